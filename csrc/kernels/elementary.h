@@ -1,0 +1,261 @@
+/* Elementary functions on whole vectors, without tables, branches or libm: within 4 ulp for every float, and the same
+ * bits for every vector width. Polynomials are minimax fits (Remez exchange, 50 digits) of the function named beside them; "err" is
+ * their largest relative error before rounding. A number is turned into the exponent of another by adding it to 1.5 * 2^23
+ * (1.5 * 2^52), whose last bits then are the integer: a conversion that every instruction set has. */
+
+#if FNN_REAL_BITS == 32
+
+enum { MANTISSA_BITS = 23, EXPONENT_BIAS = 127 };
+static const real_uint SIGN_BIT = 0x80000000u, SQRT_HALF_BITS = 0x3f3504f3u;
+static const real_uint UPPER_HALF = 0xfffff000u; /* of a mantissa: its square is exact */
+static const real ROUND_TO_INTEGER = 0x1.8p23f, TWO_TO_MANTISSA = 0x1p23f, SMALLEST_NORMAL = 0x1p-126f;
+
+/* ln 2 = HIGH + LOW; HIGH has 9 bits, so that its product with an exponent is exact. */
+static const real LOG2_E = 0x1.715476p0f, LN2_HIGH = 0x1.63p-1f, LN2_LOW = -0x1.bd0106p-13f;
+
+/* Beyond these the result no longer changes: 0 or inf for exp, -1 for expm1, 1 for tanh and erf, x or 0 for GELU. */
+static const real EXP_MIN = -104, EXP_MAX = 89, EXPM1_MIN = -20, TANH_MAX = 9.5, ERF_MAX = 4, GELU_MAX = 14.5;
+
+/* (e^r - 1 - r) / r^2, |r| <= ln(2) / 2: err 2^-26.2 of e^r - 1 */
+static const real EXP_POLYNOMIAL[] = {0.4999999814f, 0.1666654319f, 0.0416672015f, 0.008366578816f, 0.001388252699f};
+
+/* (log((1 + s) / (1 - s)) - 2 s) / s^3 in s^2, |s| <= (sqrt 2 - 1) / (sqrt 2 + 1): err 2^-37.6 of the log */
+static const real LOG_POLYNOMIAL[] = {0.6666666565f, 0.4000033518f, 0.2853730876f, 0.2358215042f};
+
+/* erf(x) / x - 1 in x^2, |x| <= 3/4: err 2^-29.4 of erf */
+static const real ERF_POLYNOMIAL[] = {0.1283791655f,   -0.3761261875f, 0.1128337654f,
+                                      -0.02683462293f, 0.00511434244f, -0.0006749492751f};
+
+/* e^(a^2 / 2) Phi(-a) / (1 - q) in q = (a - center) / (a + center), 0 <= a <= 14.6: err 2^-26.8 */
+static const real TAIL_CENTER = 4;
+static const real TAIL_POLYNOMIAL[] = {
+    0.09441064192f, -0.07598707332f, 0.04839211299f, -0.02331543574f,
+    0.007550470616f, -9.406255283e-4f, -4.390098653e-4f, 1.961988216e-4f,
+    2.229664193e-5f, -1.655411115e-5f};
+
+#else
+
+enum { MANTISSA_BITS = 52, EXPONENT_BIAS = 1023 };
+static const real_uint SIGN_BIT = 0x8000000000000000u, SQRT_HALF_BITS = 0x3fe6a09e667f3bcdu;
+static const real_uint UPPER_HALF = 0xfffffffff8000000u;
+static const real ROUND_TO_INTEGER = 0x1.8p52, TWO_TO_MANTISSA = 0x1p52, SMALLEST_NORMAL = 0x1p-1022;
+
+static const real LOG2_E = 0x1.71547652b82fep0, LN2_HIGH = 0x1.62e42feep-1, LN2_LOW = 0x1.a39ef35793c76p-33;
+
+static const real EXP_MIN = -746, EXP_MAX = 710, EXPM1_MIN = -40, TANH_MAX = 20, ERF_MAX = 6, GELU_MAX = 39;
+
+/* As above: err 2^-55.6 of e^r - 1 */
+static const real EXP_POLYNOMIAL[] = {
+    0.50000000000000052271,   0.16666666666666588626,    0.041666666666576100693,   0.0083333333333899293565,
+    0.0013888888931796761412, 0.00019841269718405947852, 0.000024801504977284966091, 2.7557407808784983918e-6,
+    2.7626161915351580544e-7, 2.5053793720195195023e-8};
+
+/* err 2^-59.5 of the log */
+static const real LOG_POLYNOMIAL[] = {0.66666666666667344082, 0.39999999999414709824, 0.28571428742379895049,
+                                      0.22222198574033159486, 0.18183564279449035602, 0.15314051808710609485,
+                                      0.14795936525305172793};
+
+/* err 2^-60.1 of erf */
+static const real ERF_POLYNOMIAL[] = {
+    0.12837916709551257301,   -0.37612638903183714927,   0.11283791670952480411,    -0.026866170644402416924,
+    0.0052239776151216851604, -0.0008548326169056378156, 0.00012055288775977779943, -0.000014924176609518388406,
+    1.6430387842356577081e-6, -1.5937597220992661021e-7, 1.1463748894838496928e-8};
+
+/* 0 <= a <= 39.1: err 2^-57.9 */
+static const real TAIL_CENTER = 6;
+static const real TAIL_POLYNOMIAL[] = {
+    0.064779314324446849188, -0.05841741913257212899, 0.04741407431789866406, -0.034491965481299200803,
+    0.022331187153469802851, -0.012723352672041217593, 0.0062643263057839019941, -0.0025821096256290426522,
+    0.00083581838619894710005, -0.00017763376756815499693, 2.7391722968009300245e-6, 0.000015113368480023617886,
+    -5.3960200021465442056e-6, 8.9631832695354633479e-8, 5.6642867891224401512e-7, -1.4997221980296220781e-7,
+    -3.5936271176986103196e-8, 2.5855679310820961246e-8, 8.2839765866066022551e-10, -3.5785198284458587879e-9,
+    5.6153388012545535653e-13, 3.9294364788859441899e-10, 5.7626552937302968391e-11};
+
+#endif
+
+static const real ERF_SMALL = 0.75; /* below it erf by its own polynomial, above by erfc */
+static const real SQRT_2 = (real)1.41421356237309504880, INVERSE_SQRT_2PI = (real)0.39894228040143267794;
+
+#define POLYNOMIAL(x, coefficients) polynomial(x, coefficients, sizeof(coefficients) / sizeof(real))
+
+/* Horner's rule: the vectors of a loop hide each other's latency, so that only the number of operations counts. */
+FNN_INLINE vreal polynomial(vreal x, const real *coefficients, size_t n)
+{
+    vreal sum = vsplat(coefficients[n - 1]);
+#pragma GCC unroll 32
+    for (size_t i = n - 1; i-- > 0;)
+        sum = vfma(sum, x, vsplat(coefficients[i]));
+    return sum;
+}
+
+/* |a| with the sign of b, where a is not negative. */
+FNN_INLINE vreal vwith_sign(vreal a, vreal b)
+{
+    return (vreal)((vuint)a | ((vuint)b & SIGN_BIT));
+}
+
+/* x = (n - bias) ln 2 + r, |r| <= ln(2) / 2; only the last bits of n are the integer. */
+typedef struct exp_reduced {
+    vuint n;
+    vreal r;
+} exp_reduced;
+
+/* Of high - low, where low is small and mends the rounding of high. */
+FNN_INLINE exp_reduced exp_reduce(vreal high, vreal low, int bias)
+{
+    const vreal round = vsplat(ROUND_TO_INTEGER + (real)bias);
+    const vreal shifted = vfma(high - low, vsplat(LOG2_E), round);
+    const vreal n = shifted - round;
+    const vreal r = vfma(n, vsplat(-LN2_HIGH), high) - low;
+    return (exp_reduced){(vuint)shifted, vfma(n, vsplat(-LN2_LOW), r)};
+}
+
+/* e^r - 1, |r| <= ln(2) / 2. */
+FNN_INLINE vreal expm1_polynomial(vreal r)
+{
+    return vfma(r * r, POLYNOMIAL(r, EXP_POLYNOMIAL), r);
+}
+
+/* a 2^(n - 2 EXPONENT_BIAS). In two steps, the first of them exact: 2^n itself may be out of range. */
+FNN_INLINE vreal scale_by_power(vreal a, vuint n)
+{
+    const vuint half = n >> 1;
+    return a * (vreal)(half << MANTISSA_BITS) * (vreal)((n - half) << MANTISSA_BITS);
+}
+
+FNN_INLINE vreal vexp(vreal x)
+{
+    const vreal clamped = vmin(vsplat(EXP_MAX), vmax(vsplat(EXP_MIN), x)); /* in this order a NaN stays */
+    const exp_reduced e = exp_reduce(clamped, vsplat(0), 2 * EXPONENT_BIAS);
+    return scale_by_power(1 + expm1_polynomial(e.r), e.n);
+}
+
+/* e^x - 1 for x in EXPM1_MIN..EXP_MAX. Half of it is formed, since 2^n alone may overflow; where x is so small that the half could
+ * be denormal, and for the sign of zero, x itself is the result. */
+FNN_INLINE vreal expm1_clamped(vreal x)
+{
+    const exp_reduced e = exp_reduce(x, vsplat(0), EXPONENT_BIAS - 1);
+    const vreal power = (vreal)(e.n << MANTISSA_BITS);
+    const vreal half = vfma(expm1_polynomial(e.r), power, power - (real)0.5);
+    return vselect(vabs(x) < vsplat((real)0.25 / TWO_TO_MANTISSA), x, half + half);
+}
+
+FNN_INLINE vreal vexpm1(vreal x)
+{
+    return expm1_clamped(vmin(vsplat(EXP_MAX), vmax(vsplat(EXPM1_MIN), x)));
+}
+
+/* (1 - e^-2|x|) / (1 + e^-2|x|) */
+FNN_INLINE vreal vtanh(vreal x)
+{
+    const vreal e = expm1_clamped(-2 * vmin(vsplat(TANH_MAX), vabs(x)));
+    return vwith_sign(-e / (2 + e), x);
+}
+
+/* From e^-|x|, so that no digit is lost on either side. */
+FNN_INLINE vreal vsigmoid(vreal x)
+{
+    const vreal e = vexp(-vabs(x));
+    return vselect(x < vsplat(0), e, vsplat(1)) / (1 + e);
+}
+
+/* x = 2^(exponent - EXPONENT_BIAS) * mantissa, mantissa in sqrt(1/2)..sqrt(2). */
+typedef struct log_reduced {
+    vuint exponent;
+    vreal mantissa;
+} log_reduced;
+
+FNN_INLINE log_reduced log_reduce(vreal x)
+{
+    const real_uint one = (real_uint)EXPONENT_BIAS << MANTISSA_BITS;
+    const vuint shifted = (vuint)x + (one - SQRT_HALF_BITS);
+    const vuint fraction = shifted & (((real_uint)1 << MANTISSA_BITS) - 1);
+    return (log_reduced){shifted >> MANTISSA_BITS, (vreal)(fraction + SQRT_HALF_BITS)};
+}
+
+/* (exponent - EXPONENT_BIAS - shift) ln 2 + log(1 + f), f in sqrt(1/2) - 1..sqrt(2) - 1, as fdlibm sums it. */
+FNN_INLINE vreal log_combine(vuint exponent, vreal shift, vreal f)
+{
+    const real_uint two_to_mantissa = (real_uint)(EXPONENT_BIAS + MANTISSA_BITS) << MANTISSA_BITS;
+    const vreal k = (vreal)(exponent | two_to_mantissa) - (TWO_TO_MANTISSA + EXPONENT_BIAS) - shift;
+    const vreal s = f / (2 + f), z = s * s;
+    const vreal half_square = (real)0.5 * f * f;
+    const vreal series = vfma(z, POLYNOMIAL(z, LOG_POLYNOMIAL), half_square);
+    return k * LN2_HIGH - ((half_square - vfma(s, series, k * LN2_LOW)) - f);
+}
+
+/* y, the logarithm of an a that is positive and finite, or what the other a give. */
+FNN_INLINE vreal log_special(vreal y, vreal a, vreal x)
+{
+    y = vselect(x < vsplat((real)__builtin_inf()), y, x);
+    y = vselect(a == vsplat(0), vsplat((real)-__builtin_inf()), y);
+    return vselect(a < vsplat(0), vsplat((real)__builtin_nan("")), y);
+}
+
+FNN_INLINE vreal vlog(vreal x)
+{
+    const vint denormal = x < vsplat(SMALLEST_NORMAL);
+    const log_reduced l = log_reduce(vselect(denormal, x * TWO_TO_MANTISSA, x));
+    const vreal shift = vselect(denormal, vsplat(MANTISSA_BITS), vsplat(0));
+    return log_special(log_combine(l.exponent, shift, l.mantissa - 1), x, x);
+}
+
+/* With 1 + x = 2^k m, f = m - 1 = 2^-k x + (2^-k - 1) keeps the digits of x that 1 + x loses. Where 2^-k could be denormal there are
+ * none to keep. */
+FNN_INLINE vreal vlog1p(vreal x)
+{
+    const vreal u = 1 + x;
+    const log_reduced l = log_reduce(u);
+    const vreal power = (vreal)((2 * (real_uint)EXPONENT_BIAS - l.exponent) << MANTISSA_BITS);
+    const vreal f = vselect(x < vsplat(TWO_TO_MANTISSA * 4), vfma(x, power, power - 1), l.mantissa - 1);
+    const vreal y = log_combine(l.exponent, vsplat(0), f);
+    return log_special(vwith_sign(y, x), u, x);
+}
+
+/* factor * x^2 = high + low with high exact: e^-(x^2) would multiply the rounding of x^2 by x^2. factor is a power of two. */
+FNN_INLINE exp_reduced gaussian_reduce(vreal x, real factor, int bias)
+{
+    const vreal upper = (vreal)((vuint)x & UPPER_HALF);
+    return exp_reduce(-factor * upper * upper, factor * (x - upper) * (x + upper), bias);
+}
+
+/* e^(a^2 / 2) Phi(-a), a >= 0. The polynomial is steep where a is small, so q is mended to its last digit. d = 1 - q: on the left
+ * the mended q gives it with fewer roundings than the division, on the right the subtraction would lose digits. */
+FNN_INLINE vreal normal_tail(vreal a)
+{
+    const vreal d = 2 * TAIL_CENTER / (a + TAIL_CENTER);
+    const vreal rough = 1 - d;
+    const vreal residual = vfma(-rough, a, vfma(rough + 1, vsplat(-TAIL_CENTER), a)); /* a - center - q (a + center) */
+    const vreal q = vfma(residual, d * ((real)0.5 / TAIL_CENTER), rough);
+    return vselect(q < vsplat(0), 1 - q, d) * POLYNOMIAL(q, TAIL_POLYNOMIAL);
+}
+
+FNN_INLINE vreal verf(vreal x)
+{
+    const vreal a = vmin(vsplat(ERF_MAX), vabs(x));
+    const exp_reduced e = gaussian_reduce(a, 1, EXPONENT_BIAS);
+    const vreal gaussian = (1 + expm1_polynomial(e.r)) * (vreal)(e.n << MANTISSA_BITS);
+    const vreal large = vwith_sign(1 - 2 * gaussian * normal_tail(a * SQRT_2), x);
+    return vselect(a < vsplat(ERF_SMALL), vfma(x, POLYNOMIAL(x * x, ERF_POLYNOMIAL), x), large);
+}
+
+/* x Phi(x) = max(x, 0) - |x| Phi(-|x|), where Phi(-a), unlike 1 - Phi(a), keeps its digits down the tail. The power of two comes last, so that only the result itself can be denormal. */
+FNN_INLINE vreal vgelu(vreal x)
+{
+    const vreal a = vmin(vsplat(GELU_MAX), vabs(x));
+    const exp_reduced e = gaussian_reduce(a, (real)0.5, 2 * EXPONENT_BIAS);
+    const vreal scaled = a * normal_tail(a);
+    const vreal tail = vfma(scaled, expm1_polynomial(e.r), scaled);
+    return vmax(vsplat(-0.0), x) - scale_by_power(tail, e.n); /* in this order NaN and the sign of zero stay */
+}
+
+/* Phi(x) + x phi(x) */
+FNN_INLINE vreal vgelu_derivative(vreal x)
+{
+    const vreal a = vmin(vsplat(GELU_MAX), vabs(x));
+    const exp_reduced e = gaussian_reduce(a, (real)0.5, 2 * EXPONENT_BIAS);
+    const vreal gaussian = scale_by_power(1 + expm1_polynomial(e.r), e.n);
+    const vreal tail = gaussian * normal_tail(a);
+    const vreal phi_x = INVERSE_SQRT_2PI * gaussian * a;
+    return vselect(x < vsplat(0), tail - phi_x, 1 - tail + phi_x);
+}
