@@ -1,0 +1,111 @@
+/* Dense: y (m,n) = activation(x (m,k) W (k,n) + b). */
+#include <string.h>
+
+#include "net.h"
+
+/* The activation that follows, where the product applies it, else the identity. */
+static fnn_activation epilogue(const fnn_node *node, bool fused, double *alpha)
+{
+    *alpha = fused ? node[1].layer.alpha : 0;
+    return fused ? node[1].layer.activation : FNN_IDENTITY;
+}
+
+static void dense_product(const fnn_net *net, const fnn_node *node, void *y, const void *x, size_t rows, bool fused)
+{
+    double alpha;
+    fnn_activation activation = epilogue(node, fused, &alpha);
+    net->kernels->dense_forward(y, x, fnn_parameter(net, node->weight), fnn_parameter(net, node->bias), activation,
+                                alpha, rows, node->outputs, node->inputs, node->ld_outputs, node->ld_inputs,
+                                node->ld_outputs);
+}
+
+static void forward(const fnn_pass *pass, const fnn_node *node, bool fused)
+{
+    const fnn_net *net = pass->net;
+    size_t begin = pass->row_begin;
+    dense_product(net, node, fnn_at(net, fnn_training(net, node->y), begin * node->ld_outputs),
+                  fnn_at(net, fnn_training(net, node->x), begin * node->ld_inputs), pass->row_end - begin, fused);
+}
+
+/* dW and db as one matrix in the arena: k rows of W, then b. The sum over the batch is cut into chunks when the matrix is
+ * small and the batch long: then threads share the chunks, and the chunks are added in order. */
+static void weight_gradients(const fnn_pass *pass, const fnn_node *node)
+{
+    const fnn_net *net = pass->net;
+    const fnn_kernels *kernels = pass->kernels;
+    size_t k = node->inputs, n = node->outputs, ldw = node->ld_outputs, ldx = node->ld_inputs;
+    const void *x = fnn_training(net, node->x), *dy = pass->gradient;
+    char *dw = net->gradients + node->weight * net->real_size;
+    bool bias = node->bias != FNN_NONE;
+    size_t size = (k + bias) * ldw, begin, end, chunk = fnn_weight_chunk(node, pass->rows);
+
+    if (chunk == pass->rows) {
+        bool by_inputs = k >= n;
+        size_t group = by_inputs ? 8 : FNN_PAD_BYTES / net->real_size;
+        fnn_share(&begin, &end, by_inputs ? k : ldw, group, pass->thread, pass->n_threads);
+        size_t place = by_inputs ? begin * ldw : begin;
+        if (begin < end)
+            kernels->dense_backward_weights(fnn_at(net, dw, place), fnn_at(net, (void *)x, by_inputs ? begin : 0),
+                                            fnn_at(net, (void *)dy, by_inputs ? 0 : begin), pass->accumulate,
+                                            by_inputs ? end - begin : k, by_inputs ? n : end - begin, pass->rows, ldw,
+                                            ldx, ldw);
+        fnn_share(&begin, &end, ldw, FNN_PAD_BYTES / net->real_size, pass->thread, pass->n_threads);
+        if (bias)
+            kernels->column_sums(fnn_at(net, dw, k * ldw + begin), fnn_at(net, (void *)dy, begin), pass->accumulate,
+                                 pass->rows, end - begin, ldw);
+        return;
+    }
+
+    size_t n_chunks = (pass->rows + chunk - 1) / chunk, stride = (k + 1) * ldw;
+    char *partials = fnn_training(net, net->partial_place);
+    fnn_share(&begin, &end, n_chunks, 1, pass->thread, pass->n_threads);
+    for (size_t c = begin; c < end; c++) {
+        size_t first = c * chunk, rows = pass->rows - first < chunk ? pass->rows - first : chunk;
+        void *partial = fnn_at(net, partials, c * stride);
+        const void *dy_rows = fnn_at(net, (void *)dy, first * ldw);
+        kernels->dense_backward_weights(partial, fnn_at(net, (void *)x, first * ldx), dy_rows, 0, k, n, rows, ldw, ldx,
+                                        ldw);
+        if (bias)
+            kernels->column_sums(fnn_at(net, partial, k * ldw), dy_rows, 0, rows, ldw, ldw);
+    }
+    fnn_barrier(pass->n_threads);
+    fnn_share(&begin, &end, size, FNN_PAD_BYTES / net->real_size, pass->thread, pass->n_threads);
+    if (!pass->accumulate)
+        memset(fnn_at(net, dw, begin), 0, (end - begin) * net->real_size);
+    for (size_t c = 0; c < n_chunks; c++)
+        kernels->add(fnn_at(net, dw, begin), fnn_at(net, partials, c * stride + begin), end - begin);
+}
+
+static void backward(fnn_pass *pass, const fnn_node *node, bool input_gradient)
+{
+    const fnn_net *net = pass->net;
+    size_t k = node->inputs, n = node->outputs, begin = pass->row_begin, panel_begin, panel_end;
+    /* Two panels take turns: a thread may pack the next one while another still reads this one. */
+    void *panel = fnn_training(net, net->panel_place[pass->panel]);
+    if (input_gradient) {
+        fnn_share(&panel_begin, &panel_end, n, FNN_PAD_BYTES / net->real_size, pass->thread, pass->n_threads);
+        pass->kernels->transpose(fnn_at(net, panel, panel_begin * node->ld_inputs),
+                                 fnn_at(net, fnn_parameter(net, node->weight), panel_begin), k, panel_end - panel_begin,
+                                 node->ld_inputs, node->ld_outputs);
+        pass->panel ^= 1;
+    }
+    fnn_barrier(pass->n_threads); /* all rows of dy, and the whole panel, are there */
+    if (node->layer.trainable)
+        weight_gradients(pass, node);
+    if (!input_gradient)
+        return;
+    pass->gradient_index ^= 1;
+    void *dx = fnn_training(net, net->gradient_place[pass->gradient_index]);
+    pass->kernels->dense_backward_input(fnn_at(net, dx, begin * node->ld_inputs),
+                                        fnn_at(net, pass->gradient, begin * node->ld_outputs), panel,
+                                        pass->row_end - begin, k, n, node->ld_inputs, node->ld_outputs, node->ld_inputs);
+    pass->gradient = dx;
+}
+
+static void *predict(const fnn_block *block, const fnn_node *node, void *y, void *x, bool fused)
+{
+    dense_product(block->net, node, y, x, block->rows, fused);
+    return y;
+}
+
+const fnn_node_type fnn_dense = {forward, backward, predict};

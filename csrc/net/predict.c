@@ -1,0 +1,332 @@
+/* Evaluation mode: blocks of rows run through all layers while they are hot; threads share the rows. */
+#include <math.h>
+#include <string.h>
+
+#include "net.h"
+
+/* ---- workspaces: a small free list without a lock, so that a fork can never find it held ---- */
+
+enum { BUFFERS = 3 };
+
+static fnn_workspace *take_workspace(fnn_net *net, size_t bytes)
+{
+    fnn_workspace *workspace = NULL;
+    for (int i = 0; i < WORKSPACE_SLOTS && !workspace; i++)
+        workspace = atomic_exchange(&net->workspaces[i], NULL);
+    if (workspace && workspace->bytes >= bytes)
+        return workspace;
+    fnn_release(workspace);
+    size_t header = FNN_PAD_BYTES;
+    if (!fnn_size_add(&header, header, bytes))
+        return NULL;
+    workspace = fnn_allocate(header);
+    if (workspace)
+        *workspace = (fnn_workspace){.bytes = bytes, .memory = (char *)workspace + FNN_PAD_BYTES};
+    return workspace;
+}
+
+static void give_workspace(fnn_net *net, fnn_workspace *workspace)
+{
+    for (int i = 0; i < WORKSPACE_SLOTS; i++) {
+        fnn_workspace *expected = NULL;
+        if (atomic_compare_exchange_strong(&net->workspaces[i], &expected, workspace))
+            return;
+    }
+    fnn_release(workspace);
+}
+
+/* ---- a block of rows ---- */
+
+void *fnn_run_block(fnn_block *block, size_t begin, size_t end, void *x, void *y)
+{
+    const fnn_node *nodes = block->net->nodes;
+    for (size_t i = begin; i < end; i++) {
+        bool fused = nodes[i].fuses_next && i + 1 < end;
+        void *result = nodes[i].type->predict(block, &nodes[i], y, x, fused);
+        if (result == y) {
+            y = x;
+            x = result;
+        }
+        i += fused;
+    }
+    return x;
+}
+
+typedef struct predict_job {
+    fnn_net *net;
+    const fnn_features *x;
+    char *out;       /* predictions, means or expectations */
+    char *deviation; /* Monte Carlo */
+    size_t begin, end; /* nodes: those before `begin` (the first Dropout) are free of randomness */
+    size_t width, ld;  /* of the outputs */
+    size_t samples;
+    uint64_t seed;
+    size_t units; /* under dropout */
+    char *memory;
+    size_t bytes_per_thread;
+} predict_job;
+
+typedef struct buffers {
+    void *rows[BUFFERS];
+    double *mean, *spread; /* accumulators of a block */
+} buffers;
+
+static buffers thread_buffers(const predict_job *job, int thread)
+{
+    const fnn_net *net = job->net;
+    char *memory = job->memory + (size_t)thread * job->bytes_per_thread;
+    size_t bytes = PREDICT_ROWS * net->ld_max * net->real_size;
+    buffers b;
+    for (int i = 0; i < BUFFERS; i++)
+        b.rows[i] = memory + (size_t)i * bytes;
+    b.mean = (double *)(memory + BUFFERS * bytes);
+    b.spread = b.mean + PREDICT_ROWS * net->ld_max;
+    return b;
+}
+
+static size_t block_rows(size_t begin, size_t end)
+{
+    return end - begin < PREDICT_ROWS ? end - begin : PREDICT_ROWS;
+}
+
+static void predict_rows(void *argument, int thread, int n_threads)
+{
+    const predict_job *job = argument;
+    const fnn_net *net = job->net;
+    buffers b = thread_buffers(job, thread);
+    size_t begin, end;
+    fnn_share(&begin, &end, job->x->rows, 1, thread, n_threads);
+    for (size_t row = begin; row < end; row += PREDICT_ROWS) {
+        fnn_block block = {.net = net, .kernels = net->kernels, .rows = block_rows(row, end), .mode = FNN_EVALUATE};
+        fnn_gather(net, b.rows[0], job->x, NULL, row, block.rows);
+        char *y = fnn_run_block(&block, 0, job->end, b.rows[0], b.rows[1]);
+        for (size_t i = 0; i < block.rows; i++)
+            memcpy(fnn_at(net, job->out, (row + i) * job->width), fnn_at(net, y, i * job->ld),
+                   job->width * net->real_size);
+    }
+}
+
+static double real_at(const fnn_net *net, const void *array, size_t i)
+{
+    return net->dtype == FNN_FLOAT32 ? (double)((const float *)array)[i] : ((const double *)array)[i];
+}
+
+static void store_real(const fnn_net *net, void *array, size_t i, double value)
+{
+    if (net->dtype == FNN_FLOAT32)
+        ((float *)array)[i] = (float)value;
+    else
+        ((double *)array)[i] = value;
+}
+
+/* Welford's update: mean and sum of squared deviations after sample number t (from 1). */
+static void add_sample(const predict_job *job, buffers *b, const void *y, size_t rows, size_t t)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < job->width; j++) {
+            double value = real_at(job->net, y, i * job->ld + j);
+            double *mean = &b->mean[i * job->width + j], *spread = &b->spread[i * job->width + j];
+            double delta = value - *mean;
+            *mean += delta / (double)t;
+            *spread += delta * (value - *mean);
+        }
+}
+
+static void sample_rows(void *argument, int thread, int n_threads)
+{
+    const predict_job *job = argument;
+    const fnn_net *net = job->net;
+    buffers b = thread_buffers(job, thread);
+    size_t begin, end, prefix_ld = job->begin ? net->nodes[job->begin - 1].ld_outputs : net->ld_inputs;
+    fnn_share(&begin, &end, job->x->rows, 1, thread, n_threads);
+    for (size_t row = begin; row < end; row += PREDICT_ROWS) {
+        fnn_block block = {.net = net,
+                           .kernels = net->kernels,
+                           .rows = block_rows(row, end),
+                           .mode = FNN_SAMPLE,
+                           .random = {.seed = job->seed, .stream = FNN_STREAM_MONTE_CARLO},
+                           .first_row = row};
+        size_t values = block.rows * job->width;
+        fnn_gather(net, b.rows[0], job->x, NULL, row, block.rows);
+        void *prefix = fnn_run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
+        void *x = prefix == b.rows[0] ? b.rows[1] : b.rows[0];
+        memset(b.mean, 0, values * sizeof(double));
+        memset(b.spread, 0, values * sizeof(double));
+        for (size_t t = 1; t <= job->samples; t++) {
+            block.random.step = t - 1;
+            memcpy(x, prefix, block.rows * prefix_ld * net->real_size);
+            add_sample(job, &b, fnn_run_block(&block, job->begin, job->end, x, b.rows[2]), block.rows, t);
+        }
+        for (size_t i = 0; i < values; i++) {
+            store_real(net, job->out, row * job->width + i, b.mean[i]);
+            store_real(net, job->deviation, row * job->width + i, sqrt(b.spread[i] / (double)job->samples));
+        }
+    }
+}
+
+/* Probability of the mask whose bits of dropped units are `mask`: product over the Dropout layers. */
+static double mask_probability(const fnn_net *net, uint64_t mask)
+{
+    double probability = 1;
+    for (size_t i = 0; i < net->n_nodes; i++) {
+        const fnn_node *node = &net->nodes[i];
+        if (node->type != &fnn_dropout || node->threshold == 0)
+            continue;
+        double p = node->threshold / 65536.0;
+        for (size_t u = 0; u < node->outputs; u++, mask >>= 1)
+            probability *= mask & 1 ? p : 1 - p;
+    }
+    return probability;
+}
+
+static void expected_rows(void *argument, int thread, int n_threads)
+{
+    const predict_job *job = argument;
+    const fnn_net *net = job->net;
+    buffers b = thread_buffers(job, thread);
+    uint64_t n_masks = (uint64_t)1 << job->units;
+    size_t begin, end;
+    fnn_share(&begin, &end, job->x->rows, 1, thread, n_threads);
+    for (size_t row = begin; row < end; row++) {
+        fnn_block block = {.net = net, .kernels = net->kernels, .rows = 1, .mode = FNN_ENUMERATE};
+        fnn_gather(net, b.rows[0], job->x, NULL, row, 1);
+        void *prefix = fnn_run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
+        void *other = prefix == b.rows[0] ? b.rows[1] : b.rows[0];
+        memset(b.mean, 0, job->width * sizeof(double));
+        for (uint64_t mask = 0; mask < n_masks; mask += PREDICT_ROWS) {
+            block.first_mask = mask;
+            block.rows = n_masks - mask < PREDICT_ROWS ? (size_t)(n_masks - mask) : PREDICT_ROWS;
+            /* The first Dropout reads the one prefix row; what follows must not write over it. */
+            void *x = net->nodes[job->begin].type->predict(&block, &net->nodes[job->begin], b.rows[2], prefix, false);
+            const void *y = fnn_run_block(&block, job->begin + 1, job->end, x, other);
+            for (size_t i = 0; i < block.rows; i++) {
+                double probability = mask_probability(net, mask + i);
+                for (size_t j = 0; j < job->width; j++)
+                    b.mean[j] += probability * real_at(net, y, i * job->ld + j);
+            }
+        }
+        for (size_t j = 0; j < job->width; j++)
+            store_real(net, job->out, row * job->width + j, b.mean[j]);
+    }
+}
+
+/* ---- entry points ---- */
+
+static size_t first_dropout(const fnn_net *net)
+{
+    size_t i = 0;
+    while (i < net->n_nodes && !(net->nodes[i].type == &fnn_dropout && net->nodes[i].threshold > 0))
+        i++;
+    return i;
+}
+
+static fnn_status run_job(predict_job *job, fnn_job function, double work_factor, bool accumulators, int asked)
+{
+    fnn_net *net = job->net;
+    if (!fnn_ready(net))
+        return FNN_ENOTREADY;
+    if (job->x->rows == 0)
+        return FNN_OK;
+    job->width = job->end ? net->nodes[job->end - 1].outputs : net->inputs;
+    job->ld = job->end ? net->nodes[job->end - 1].ld_outputs : net->ld_inputs;
+    int n_threads = fnn_thread_count(asked, fnn_pass_work(net, job->x->rows) * work_factor, job->x->rows);
+    size_t bytes, per_element = BUFFERS * net->real_size + (accumulators ? 2 * sizeof(double) : 0);
+    if (!fnn_size_multiply(&job->bytes_per_thread, PREDICT_ROWS * per_element, net->ld_max) ||
+        !fnn_size_multiply(&bytes, job->bytes_per_thread, (size_t)n_threads))
+        return FNN_EOVERFLOW;
+    fnn_workspace *workspace = take_workspace(net, bytes);
+    if (!workspace)
+        return FNN_ENOMEM;
+    job->memory = workspace->memory;
+    fnn_pool_run(function, job, n_threads);
+    give_workspace(net, workspace);
+    return FNN_OK;
+}
+
+fnn_status fnn_predict(fnn_net *net, void *out, const fnn_features *x, int n_threads)
+{
+    return fnn_predict_layers(net, out, x, net->n_layers, n_threads);
+}
+
+fnn_status fnn_predict_layers(fnn_net *net, void *out, const fnn_features *x, size_t n_layers, int n_threads)
+{
+    if (!out || !x || n_layers > net->n_layers)
+        return FNN_EINVAL;
+    predict_job job = {.net = net, .x = x, .out = out, .end = n_layers ? net->layer_end[n_layers - 1] : 0};
+    return run_job(&job, predict_rows, 1, false, n_threads);
+}
+
+fnn_status fnn_predict_for_loss(fnn_net *net, void *out, const fnn_features *x, fnn_loss_kind loss, int n_threads)
+{
+    predict_job job = {.net = net, .x = x, .out = out, .end = fnn_loss_end(net, loss)};
+    return run_job(&job, predict_rows, 1, false, n_threads);
+}
+
+fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, size_t samples,
+                          uint64_t seed, int n_threads)
+{
+    if (samples == 0)
+        return FNN_EINVAL;
+    predict_job job = {.net = net,
+                       .x = x,
+                       .out = mean,
+                       .deviation = deviation,
+                       .begin = first_dropout(net),
+                       .end = net->n_nodes,
+                       .samples = samples,
+                       .seed = seed};
+    return run_job(&job, sample_rows, (double)samples, true, n_threads);
+}
+
+fnn_status fnn_predict_expected(fnn_net *net, void *out, const fnn_features *x, int n_threads)
+{
+    size_t units = fnn_net_dropout_units(net);
+    if (units > MAX_ENUMERATED)
+        return FNN_EINVAL;
+    if (units == 0)
+        return fnn_predict(net, out, x, n_threads);
+    predict_job job = {.net = net, .x = x, .out = out, .begin = first_dropout(net), .end = net->n_nodes, .units = units};
+    return run_job(&job, expected_rows, (double)((uint64_t)1 << units), true, n_threads);
+}
+
+fnn_status fnn_activate(fnn_net *net, void *array, fnn_activation activation, double alpha, size_t rows, size_t columns)
+{
+    if (activation == FNN_SOFTMAX)
+        net->kernels->softmax_forward(array, array, rows, columns, columns);
+    else
+        net->kernels->activation_forward(array, array, activation, alpha, rows * columns);
+    return FNN_OK;
+}
+
+/* ---- loss of given outputs ---- */
+
+static void copy_padded(const fnn_net *net, void *to, const void *from, size_t rows, size_t ld)
+{
+    for (size_t i = 0; i < rows; i++)
+        memcpy(fnn_at(net, to, i * ld), fnn_at(net, (void *)from, i * net->outputs), net->outputs * net->real_size);
+}
+
+fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, const fnn_targets *y, const fnn_loss *loss,
+                          size_t rows)
+{
+    size_t bytes, ld = net->n_nodes ? net->nodes[net->n_nodes - 1].ld_outputs : net->ld_inputs;
+    size_t block_bytes = PREDICT_ROWS * ld * net->real_size;
+    if (!fnn_size_multiply(&bytes, rows, sizeof(double)) || !fnn_size_add(&bytes, bytes, 2 * block_bytes))
+        return FNN_EOVERFLOW;
+    char *memory = fnn_allocate(bytes);
+    if (!memory)
+        return FNN_ENOMEM;
+    void *block = memory, *targets = memory + block_bytes;
+    double *row_loss = (double *)(memory + 2 * block_bytes);
+    for (size_t row = 0; row < rows; row += PREDICT_ROWS) {
+        size_t m = block_rows(row, rows), first = row * net->outputs;
+        copy_padded(net, block, fnn_at(net, (void *)outputs, first), m, ld);
+        if (y->values)
+            copy_padded(net, targets, fnn_at(net, (void *)y->values, first), m, ld);
+        fnn_loss_rows(net, loss, row_loss + row, NULL, block, y->labels ? y->labels + row : NULL, targets, NULL, m);
+    }
+    double weights = y->weights ? net->kernels->weighted_sum(y->weights, NULL, rows) : (double)rows;
+    *value = net->kernels->weighted_sum(row_loss, y->weights, rows) / weights;
+    fnn_release(memory);
+    return FNN_OK;
+}
