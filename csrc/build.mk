@@ -1,0 +1,73 @@
+# The C library and its tests without Python; included by the Makefile in the folder above, from where the paths count.
+#   CC            compiler; one for another machine builds that machine's instruction sets (CC=aarch64-linux-gnu-gcc)
+#   RUN           what its programs run in (RUN="qemu-aarch64 -L /usr/aarch64-linux-gnu")
+#   BUILD         folder of everything that is built
+#   SANITIZE      address,undefined or thread
+#   CFLAGS_EXTRA  more compiler flags
+BUILD ?= build/c
+
+MACHINE := $(patsubst arm64,aarch64,$(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null))))
+ISAS := $(shell awk '$$1 == "any" || $$1 == "$(MACHINE)" { print $$2 }' csrc/isa.flags)
+isa_flags = $(shell awk '$$2 == "$(1)" { $$1 = $$2 = ""; print }' csrc/isa.flags)
+tool = $(shell $(CC) -print-prog-name=$(1))
+
+OPTIMIZE := $(if $(SANITIZE),-O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all,-O3)
+C_FLAGS = -std=gnu11 $(OPTIMIZE) -ffp-contract=off -fno-math-errno -fPIC -fvisibility=hidden -pthread -Wall -Wextra \
+	$(patsubst %,-Icsrc/%,include kernels runtime net model) \
+	$(foreach isa,$(ISAS),-DFNN_HAVE_$(shell echo $(isa) | tr a-z A-Z)) $(CFLAGS_EXTRA)
+COMPILE = $(CC) $(C_FLAGS) -MMD -MP
+
+KERNEL_OBJECTS := $(foreach isa,$(ISAS),$(BUILD)/csrc/kernels/isa_$(isa)_f32.o $(BUILD)/csrc/kernels/isa_$(isa)_f64.o)
+objects_of = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
+RUNTIME_OBJECTS := $(call objects_of,csrc/runtime/*.c)
+LIBRARY_OBJECTS := $(KERNEL_OBJECTS) $(RUNTIME_OBJECTS) $(call objects_of,csrc/net/*.c csrc/model/*.c)
+TEST_OBJECTS := $(call objects_of,tests/c/main.c tests/c/test_*.c)
+ACCESS_OBJECT := $(BUILD)/tests/c/kernel_access.o
+
+.PHONY: lib test-c test-kernels-lib asan ubsan tsan symbols FORCE
+lib: $(BUILD)/libfastnn.a ## Build the C library alone
+
+test-c: $(BUILD)/test_c ## Test the C library without Python
+	$(RUN) $<
+
+asan ubsan: ## Test the C library under the address and undefined-behaviour sanitizers
+	$(MAKE) test-c BUILD=$(BUILD)-asan SANITIZE=address,undefined
+
+# A fork in a program with threads, which is what the pool's tests do, ends it under this sanitizer's default.
+tsan: ## Test the C library under the thread sanitizer
+	TSAN_OPTIONS="die_after_fork=0 $$TSAN_OPTIONS" $(MAKE) test-c BUILD=$(BUILD)-tsan SANITIZE=thread
+
+test-kernels-lib: $(BUILD)/libfnn_test.so ## Build the library through which the Python tests reach the kernels
+
+symbols: $(BUILD)/libfastnn.a ## Check that the C library defines nothing but fnn_ names
+	@$(call tool,nm) -g --defined-only $< | awk 'NF == 3 && $$3 !~ /^_?fnn_/ { print "not an fnn_ name: " $$3; bad = 1 } \
+		END { exit bad }'
+
+$(BUILD)/libfastnn.a: $(LIBRARY_OBJECTS)
+	rm -f $@
+	$(call tool,ar) rcs $@ $^
+
+$(BUILD)/libfnn_test.so: $(ACCESS_OBJECT) $(KERNEL_OBJECTS) $(RUNTIME_OBJECTS)
+	$(CC) $(C_FLAGS) -shared $^ -o $@
+
+$(BUILD)/test_c: $(TEST_OBJECTS) $(BUILD)/libfastnn.a
+	$(CC) $(C_FLAGS) $^ -lm -o $@
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(COMPILE) -c $< -o $@
+
+# $(1) instruction set, $(2) bits of a real number
+define kernel_rule
+$(BUILD)/csrc/kernels/isa_$(1)_f$(2).o: csrc/kernels/isa_$(1).c csrc/isa.flags $(BUILD)/flags
+	@mkdir -p $$(@D)
+	$$(COMPILE) $$(call isa_flags,$(1)) -DFNN_REAL_BITS=$(2) -c $$< -o $$@
+endef
+$(foreach isa,$(ISAS),$(foreach bits,32 64,$(eval $(call kernel_rule,$(isa),$(bits)))))
+
+# Rewritten when the compiler or a flag is another one, so that no object of the old ones is linked.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' > $@
+
+-include $(patsubst %.o,%.d,$(LIBRARY_OBJECTS) $(TEST_OBJECTS) $(ACCESS_OBJECT))

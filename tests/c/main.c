@@ -1,0 +1,38 @@
+/* Runs all suites, or those named on the command line. */
+#include <stdbool.h>
+#include <string.h>
+
+#include "minitest.h"
+
+int minitest_checks, minitest_failures;
+
+void run_runtime_tests(void);
+void run_net_tests(void);
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} suites[] = {
+    {"runtime", run_runtime_tests}, /* first: it tests the choice of the instruction set, made once per process */
+    {"net", run_net_tests},
+};
+
+static bool wanted(const char *name, int count, char **names)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return count == 0;
+}
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; i < sizeof suites / sizeof *suites; i++) {
+        if (!wanted(suites[i].name, argc - 1, argv + 1))
+            continue;
+        printf("%s\n", suites[i].name);
+        suites[i].run();
+    }
+    printf("%d checks, %d failures\n", minitest_checks, minitest_failures);
+    return minitest_failures > 0 || minitest_checks == 0;
+}
