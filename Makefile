@@ -1,0 +1,83 @@
+# The verbs of the project. PYTHON, CC and VENV choose the interpreter, the compiler and the virtual environment.
+.DEFAULT_GOAL := help
+.PHONY: help run dev build test test-long test-isa bench lint format wheel clean
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+ifeq ($(origin CC),default)
+CC := $(or $(shell for c in cc gcc clang; do command -v $$c >/dev/null && echo $$c && break; done),cc)
+endif
+export CC
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+C_FILES = $(shell find csrc tests/c -name '*.[ch]')
+
+include csrc/build.mk
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "  %-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST) | sort
+
+run: build ## Train on the bundled digits, print the accuracy, draw the curves
+	@$(BIN)/fastnn train digits --out build
+
+dev: build $(VENV)/.tools ## Set up everything that a developer needs
+
+# $(call need,command,sentence): stop with the sentence where the command fails.
+need = @{ $(1); } >/dev/null 2>&1 || { echo "fastnn: $(2)" >&2; exit 1; }
+
+$(VENV)/.installed: pyproject.toml csrc/include/fastnn.h # the version stands there
+	$(call need,$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))',Python 3.11 or newer is needed: install it or name it with PYTHON=...)
+	$(call need,$(PYTHON) -c 'import ensurepip; import venv',Python's venv module is missing (Debian: apt install python3-venv))
+	$(call need,printf 'int main(void) { return 0; }' | $(CC) -x c - -o /dev/null,no working C compiler: install gcc or clang or name one with CC=... (Debian: apt install gcc libc6-dev))
+	$(call need,printf '#include <Python.h>\n' | $(CC) $$($(PYTHON) -c 'import sysconfig; print("-I" + sysconfig.get_path("include"))') -E -,Python's headers are missing (Debian: apt install python3-dev))
+	@echo "setting up $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(PIP) -r /dev/stdin
+	@$(BIN)/python setup.py -q build_ext --inplace
+	@$(PIP) --no-build-isolation -e '.[test,plot]' || { \
+		echo "fastnn: no matplotlib: curves will not be drawn" >&2; $(PIP) --no-build-isolation -e '.[test]'; }
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.installed
+	@$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+build: $(VENV)/.installed
+	@start=$$(date +%s); $(BIN)/python setup.py -q build_ext --inplace; echo "build: $$(($$(date +%s) - start)) s"
+
+test: build ## Run the fast tests
+	$(BIN)/python -m pytest -m 'not long'
+
+test-long: build ## Run the long tests
+	$(BIN)/python -m pytest -m long
+
+test-isa: build ## Run the fast tests on every instruction set of this machine
+	@for isa in $$($(BIN)/python -c 'from fastnn import _core; print(*_core.available_isas())'); do \
+		echo "FASTNN_ISA=$$isa"; FASTNN_ISA=$$isa $(BIN)/python -m pytest -m 'not long' || exit 1; done
+
+bench: build test-kernels-lib ## Time kernels, steps and predictions beside hand-written NumPy
+	@$(PIP) --no-build-isolation -e '.[bench]'
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-columns=min,median
+
+lint: build $(VENV)/.tools ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PATH="$(BIN):$$PATH" cython-lint fastnn # it looks for pycodestyle there
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+
+format: $(VENV)/.tools ## Lay out all sources
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(C_FILES)
+
+wheel: $(VENV)/.installed ## Build sdist and wheel into dist/
+	$(BIN)/python -m build
+
+clean: ## Remove everything that can be made again, the virtual environment too
+	rm -rf build dist $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find fastnn tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	rm -f fastnn/*.so
