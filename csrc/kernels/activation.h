@@ -1,7 +1,8 @@
-/* Activations on flat vectors, softmax on rows. The switch over the activation stands outside the loops: `activation` is
- * a constant in each of their inlined copies. */
+/* Activations on flat vectors, softmax on rows. The switch over the activation stands outside the loops: `activation`
+ * is a constant in each of their inlined copies. */
 
-static const real SELU_SCALE = (real)1.0507009873554805, SELU_SCALE_ALPHA = (real)(1.0507009873554805 * 1.6732632423543772);
+static const real SELU_SCALE = (real)1.0507009873554805;
+static const real SELU_SCALE_ALPHA = (real)(1.0507009873554805 * 1.6732632423543772);
 
 /* log(1 + e^x) */
 FNN_INLINE vreal vsoftplus(vreal x)
@@ -39,7 +40,8 @@ FNN_INLINE vreal vactivate(vreal x, fnn_activation activation, real alpha)
     return x;
 }
 
-/* dy f'(x), where v is x for GELU and SILU and y for the others. Slopes of LEAKY_RELU are not negative: y has x's sign. */
+/* dy f'(x), where v is x for GELU and SILU and y for the others. Slopes of LEAKY_RELU are not negative: y has x's
+ * sign. */
 FNN_INLINE vreal vactivate_backward(vreal dy, vreal v, fnn_activation activation, real alpha)
 {
     const vreal zero = vsplat(0);
@@ -95,9 +97,9 @@ FNN_INLINE void activation_backward_loop(real *dx, const real *dy, const real *v
 static void activation_forward(void *y, const void *x, fnn_activation activation, double alpha, size_t count)
 {
     switch (activation) {
-#define FNN_CASE(name)                                                 \
-    case name:                                                         \
-        activation_forward_loop(y, x, name, (real)alpha, count);       \
+#define FNN_CASE(name)                                           \
+    case name:                                                   \
+        activation_forward_loop(y, x, name, (real)alpha, count); \
         break;
         FNN_CASE(FNN_IDENTITY)
         FNN_CASE(FNN_RELU)
@@ -261,9 +263,9 @@ FNN_INLINE void elementary_loop(real *y, const real *x, int function, size_t cou
 static void elementary(void *y, const void *x, int function, size_t count)
 {
     switch (function) {
-#define FNN_CASE(number)                         \
-    case number:                                 \
-        elementary_loop(y, x, number, count);    \
+#define FNN_CASE(number)                      \
+    case number:                              \
+        elementary_loop(y, x, number, count); \
         break;
         FNN_CASE(0)
         FNN_CASE(1)

@@ -1,7 +1,8 @@
 /* Elementary functions on whole vectors, without tables, branches or libm: within 4 ulp for every float, and the same
- * bits for every vector width. Polynomials are minimax fits (Remez exchange, 50 digits) of the function named beside them; "err" is
- * their largest relative error before rounding. A number is turned into the exponent of another by adding it to 1.5 * 2^23
- * (1.5 * 2^52), whose last bits then are the integer: a conversion that every instruction set has. */
+ * bits for every vector width. Polynomials are minimax fits (Remez exchange, 50 digits) of the function named beside
+ * them; "err" is their largest relative error before rounding. A number is turned into the exponent of another by
+ * adding it to 1.5 * 2^23 (1.5 * 2^52), whose last bits then are the integer: a conversion that every instruction set
+ * has. */
 
 #if FNN_REAL_BITS == 32
 
@@ -130,8 +131,8 @@ FNN_INLINE vreal vexp(vreal x)
     return scale_by_power(1 + expm1_polynomial(e.r), e.n);
 }
 
-/* e^x - 1 for x in EXPM1_MIN..EXP_MAX. Half of it is formed, since 2^n alone may overflow; where x is so small that the half could
- * be denormal, and for the sign of zero, x itself is the result. */
+/* e^x - 1 for x in EXPM1_MIN..EXP_MAX. Half of it is formed, since 2^n alone may overflow; where x is so small that
+ * the half could be denormal, and for the sign of zero, x itself is the result. */
 FNN_INLINE vreal expm1_clamped(vreal x)
 {
     const exp_reduced e = exp_reduce(x, vsplat(0), EXPONENT_BIAS - 1);
@@ -200,8 +201,8 @@ FNN_INLINE vreal vlog(vreal x)
     return log_special(log_combine(l.exponent, shift, l.mantissa - 1), x, x);
 }
 
-/* With 1 + x = 2^k m, f = m - 1 = 2^-k x + (2^-k - 1) keeps the digits of x that 1 + x loses. Where 2^-k could be denormal there are
- * none to keep. */
+/* With 1 + x = 2^k m, f = m - 1 = 2^-k x + (2^-k - 1) keeps the digits of x that 1 + x loses. Where 2^-k could be
+ * denormal there are none to keep. */
 FNN_INLINE vreal vlog1p(vreal x)
 {
     const vreal u = 1 + x;
@@ -212,15 +213,17 @@ FNN_INLINE vreal vlog1p(vreal x)
     return log_special(vwith_sign(y, x), u, x);
 }
 
-/* factor * x^2 = high + low with high exact: e^-(x^2) would multiply the rounding of x^2 by x^2. factor is a power of two. */
+/* factor * x^2 = high + low with high exact: e^-(x^2) would multiply the rounding of x^2 by x^2. factor is a power of
+ * two. */
 FNN_INLINE exp_reduced gaussian_reduce(vreal x, real factor, int bias)
 {
     const vreal upper = (vreal)((vuint)x & UPPER_HALF);
     return exp_reduce(-factor * upper * upper, factor * (x - upper) * (x + upper), bias);
 }
 
-/* e^(a^2 / 2) Phi(-a), a >= 0. The polynomial is steep where a is small, so q is mended to its last digit. d = 1 - q: on the left
- * the mended q gives it with fewer roundings than the division, on the right the subtraction would lose digits. */
+/* e^(a^2 / 2) Phi(-a), a >= 0. The polynomial is steep where a is small, so q is mended to its last digit. d = 1 - q:
+ * on the left the mended q gives it with fewer roundings than the division, on the right the subtraction would lose
+ * digits. */
 FNN_INLINE vreal normal_tail(vreal a)
 {
     const vreal d = 2 * TAIL_CENTER / (a + TAIL_CENTER);
@@ -239,7 +242,8 @@ FNN_INLINE vreal verf(vreal x)
     return vselect(a < vsplat(ERF_SMALL), vfma(x, POLYNOMIAL(x * x, ERF_POLYNOMIAL), x), large);
 }
 
-/* x Phi(x) = max(x, 0) - |x| Phi(-|x|), where Phi(-a), unlike 1 - Phi(a), keeps its digits down the tail. The power of two comes last, so that only the result itself can be denormal. */
+/* x Phi(x) = max(x, 0) - |x| Phi(-|x|), where Phi(-a), unlike 1 - Phi(a), keeps its digits down the tail. The power
+ * of two comes last, so that only the result itself can be denormal. */
 FNN_INLINE vreal vgelu(vreal x)
 {
     const vreal a = vmin(vsplat(GELU_MAX), vabs(x));

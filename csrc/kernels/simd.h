@@ -129,14 +129,35 @@ FNN_INLINE vreal vselect(vint mask, vreal a, vreal b)
     return (vreal)((mask & (vint)a) | (~mask & (vint)b));
 }
 
+/* a > b ? a : b, and a < b ? a : b below: of equal numbers (zeros of either sign) and where one is NaN, b. */
 FNN_INLINE vreal vmax(vreal a, vreal b)
 {
+#if FNN_VBYTES == 64 && FNN_REAL_BITS == 32
+    return (vreal)_mm512_max_ps((__m512)a, (__m512)b);
+#elif FNN_VBYTES == 64
+    return (vreal)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif FNN_VBYTES == 32 && FNN_REAL_BITS == 32
+    return (vreal)_mm256_max_ps((__m256)a, (__m256)b);
+#elif FNN_VBYTES == 32
+    return (vreal)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
     return vselect(a > b, a, b);
+#endif
 }
 
 FNN_INLINE vreal vmin(vreal a, vreal b)
 {
+#if FNN_VBYTES == 64 && FNN_REAL_BITS == 32
+    return (vreal)_mm512_min_ps((__m512)a, (__m512)b);
+#elif FNN_VBYTES == 64
+    return (vreal)_mm512_min_pd((__m512d)a, (__m512d)b);
+#elif FNN_VBYTES == 32 && FNN_REAL_BITS == 32
+    return (vreal)_mm256_min_ps((__m256)a, (__m256)b);
+#elif FNN_VBYTES == 32
+    return (vreal)_mm256_min_pd((__m256d)a, (__m256d)b);
+#else
     return vselect(a < b, a, b);
+#endif
 }
 
 FNN_INLINE vreal vabs(vreal a)

@@ -1,5 +1,4 @@
 /* One training step: gather, forward, loss, backward, and after a batch's last micro-batch the update. */
-#include <math.h>
 #include <string.h>
 
 #include "net.h"
@@ -284,6 +283,9 @@ static fnn_status train_batch(fnn_net *net, fnn_run *run, size_t b, bool no_sing
         run->weight_sum += batch.weight_sum;
         run->squared_norm = batch.update.squared_norm;
         abandon = polled_abandon(run, state);
+    } else if (run->outputs) { /* a batch without weight is skipped: it has no outputs */
+        size_t first = (begin - run->batch_starts[0]) * net->outputs;
+        memset(fnn_at(net, run->outputs, first), 0, (end - begin) * net->outputs * net->real_size);
     }
     net->counters.passes++;
     run->batches_done++;

@@ -31,15 +31,23 @@ static const instruction_set instruction_sets[] = {
     {"baseline", 0, &fnn_kernels_baseline_f32, &fnn_kernels_baseline_f64},
 };
 
+/* The index-th of the runnable instruction sets; NULL after the last. */
+static const instruction_set *runnable(size_t index)
+{
+    unsigned features = fnn_cpu_features();
+    for (size_t i = 0; i < sizeof instruction_sets / sizeof *instruction_sets; i++)
+        if ((features & instruction_sets[i].features) == instruction_sets[i].features && index-- == 0)
+            return &instruction_sets[i];
+    return NULL;
+}
+
 /* The best runnable instruction set, or the one of that name; NULL if there is none. */
 static const instruction_set *find(const char *name)
 {
-    unsigned features = fnn_cpu_features();
-    for (size_t i = 0; i < sizeof instruction_sets / sizeof *instruction_sets; i++) {
-        const instruction_set *set = &instruction_sets[i];
-        if ((features & set->features) == set->features && (name == NULL || strcmp(name, set->name) == 0))
+    const instruction_set *set;
+    for (size_t i = 0; (set = runnable(i)) != NULL; i++)
+        if (name == NULL || strcmp(name, set->name) == 0)
             return set;
-    }
     return NULL;
 }
 
@@ -77,6 +85,12 @@ const fnn_kernels *fnn_dispatch(fnn_dtype dtype)
 const fnn_kernels *fnn_kernels_of(const char *isa, fnn_dtype dtype)
 {
     return isa != NULL ? table_of(find(isa), dtype) : NULL;
+}
+
+const char *fnn_runnable_isa(size_t index)
+{
+    const instruction_set *set = runnable(index);
+    return set != NULL ? set->name : NULL;
 }
 
 fnn_status fnn_isa_name(const char **name)

@@ -66,6 +66,9 @@ struct fnn_kernels;
 const struct fnn_kernels *fnn_dispatch(fnn_dtype dtype);
 /* The table of a given instruction set, or NULL if it is not built in or cannot run here (tests, show_config). */
 const struct fnn_kernels *fnn_kernels_of(const char *isa, fnn_dtype dtype);
+/* Name of the index-th instruction set that is built in and can run here, best first; NULL after the last. */
+const char *fnn_runnable_isa(size_t index);
+const char *fnn_compiler(void); /* that built this library (runtime/status.c) */
 
 /* ---- the thread pool (runtime/pool.c; runtime/threads.c holds fnn_get_num_threads) ---- */
 
@@ -86,11 +89,8 @@ unsigned fnn_fork_generation(void);
 /* Number of times the system refused a thread so far (show_config and the one warning of the binding). */
 int fnn_thread_failures(void);
 
-/* ---- the build (runtime/build_info.c) and faults on demand (runtime/faults.c) ---- */
+/* ---- faults on demand (runtime/faults.c) ---- */
 
-const char *fnn_compiler(void);
-/* Comma-separated names of the instruction sets that are built in and run here, best first; valid until this thread asks again. */
-const char *fnn_available_isas(void);
 /* For tests: the n-th allocation (thread start) from now fails, once or from then on; n = 0 ends it. */
 void fnn_fail_allocation(uint64_t n, int from_then_on);
 void fnn_fail_thread_start(uint64_t n, int from_then_on);

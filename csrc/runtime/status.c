@@ -1,4 +1,5 @@
-#include "fastnn.h"
+/* Texts of the statuses, and what this library is. */
+#include "runtime.h"
 
 const char *fnn_status_text(fnn_status status)
 {
@@ -28,4 +29,13 @@ const char *fnn_status_text(fnn_status status)
 const char *fnn_version(void)
 {
     return FNN_VERSION_STRING;
+}
+
+const char *fnn_compiler(void)
+{
+#ifdef __clang__
+    return __VERSION__;
+#else
+    return "gcc " __VERSION__;
+#endif
 }
