@@ -24,11 +24,24 @@ LIBRARY_OBJECTS := $(KERNEL_OBJECTS) $(RUNTIME_OBJECTS) $(call objects_of,csrc/n
 TEST_OBJECTS := $(call objects_of,tests/c/main.c tests/c/test_*.c)
 ACCESS_OBJECT := $(BUILD)/tests/c/kernel_access.o
 
-.PHONY: lib test-c test-kernels-lib asan ubsan tsan symbols FORCE
+.PHONY: lib test-c test-bits test-kernels-lib asan ubsan tsan symbols FORCE
 lib: $(BUILD)/libfastnn.a ## Build the C library alone
 
 test-c: $(BUILD)/test_c ## Test the C library without Python
 	$(RUN) $<
+
+# The net's suite again where the compiler or the machine is another one; the runtime's takes minutes under emulation.
+AARCH64_RUN := qemu-aarch64 -L /usr/aarch64-linux-gnu
+test-bits: ## Test that gcc, clang and NEON (under emulation) train to the same bits
+	$(MAKE) CC=gcc BUILD=$(BUILD)-gcc $(BUILD)-gcc/test_c
+	$(MAKE) CC=clang BUILD=$(BUILD)-clang $(BUILD)-clang/test_c
+	$(MAKE) CC=aarch64-linux-gnu-gcc BUILD=$(BUILD)-aarch64 $(BUILD)-aarch64/test_c
+	$(BUILD)-clang/test_c net
+	$(AARCH64_RUN) $(BUILD)-aarch64/test_c net
+	@gcc=$$($(BUILD)-gcc/test_c hash); echo "gcc, best instruction set:" $$gcc; test -n "$$gcc" && \
+	for run in "$(BUILD)-clang/test_c hash" "$(AARCH64_RUN) $(BUILD)-aarch64/test_c hash" \
+		"env FASTNN_ISA=avx2 $(BUILD)-gcc/test_c hash"; do \
+		test "$$gcc" = "$$($$run)" && echo "same bits: $$run" || { echo "other bits: $$run" >&2; exit 1; }; done
 
 asan ubsan: ## Test the C library under the address and undefined-behaviour sanitizers
 	$(MAKE) test-c BUILD=$(BUILD)-asan SANITIZE=address,undefined

@@ -7,13 +7,22 @@
 
 /* ---- configuration ---- */
 
+static void clear_moments(fnn_net *net)
+{
+    for (int i = 0; i < 2; i++)
+        if (net->moments[i])
+            memset(net->moments[i], 0, net->trainable_size * net->real_size);
+}
+
 fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
                              const fnn_penalty *penalties)
 {
     if (!net || !optimizer || !clip || !penalties || (int)optimizer->kind > FNN_ADAM || clip->kind > FNN_CLIP_TENSOR_NORM)
         return FNN_EINVAL;
-    if (optimizer->kind != net->optimizer.kind)
-        fnn_net_reset(net);
+    if (optimizer->kind != net->optimizer.kind) {
+        net->counters.updates = 0;
+        clear_moments(net);
+    }
     net->optimizer = *optimizer;
     net->clip = *clip;
     memcpy(net->penalties, penalties, net->n_layers * sizeof *penalties);
@@ -23,9 +32,7 @@ fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const
 void fnn_net_reset(fnn_net *net)
 {
     net->counters = (fnn_counters){0};
-    for (int i = 0; i < 2; i++)
-        if (net->moments[i])
-            memset(net->moments[i], 0, net->trainable_size * net->real_size);
+    clear_moments(net);
 }
 
 fnn_counters fnn_net_counters(const fnn_net *net)
