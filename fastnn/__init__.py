@@ -1,0 +1,76 @@
+"""fastnn: fully connected neural networks on CPUs."""
+
+from . import initializers, losses, metrics, schedules
+from ._core import version as _version
+from .callbacks import Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
+from .clipping import ClipNorm, ClipValue
+from .config import get_num_threads, set_num_threads, show_config
+from .errors import DivergenceError
+from .history import History
+from .layers import (
+    ELU,
+    GELU,
+    SELU,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Identity,
+    LeakyReLU,
+    ReLU,
+    Scale,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Standardize,
+    Tanh,
+)
+from .network import Sequential
+from .optimizers import SGD, Adam, AdamW, RMSprop
+from .regularizers import L1, L2, ElasticNet
+from .trainer import Trainer
+
+__version__ = _version()
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "L1",
+    "L2",
+    "SELU",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "BatchNorm",
+    "CSVLogger",
+    "Callback",
+    "ClipNorm",
+    "ClipValue",
+    "Dense",
+    "DivergenceError",
+    "Dropout",
+    "EarlyStopping",
+    "ElasticNet",
+    "History",
+    "Identity",
+    "LeakyReLU",
+    "RMSprop",
+    "ReLU",
+    "ReduceLROnPlateau",
+    "Scale",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Standardize",
+    "Tanh",
+    "Trainer",
+    "get_num_threads",
+    "initializers",
+    "losses",
+    "metrics",
+    "schedules",
+    "set_num_threads",
+    "show_config",
+]

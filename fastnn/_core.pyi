@@ -1,0 +1,110 @@
+"""The compiled core: one engine per net. Arguments are checked here once; arrays are NumPy's."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+class Engine:
+    """Owns the C net: parameters, gradients, moments, workspaces.
+
+    Parameters
+    ----------
+    layers : sequence of dict
+        One record per list entry: ``kind`` ("dense", "batchnorm", "dropout", "activation", "scale", "standardize") and the
+        fields of ``fnn_layer`` that the kind uses: units, use_bias, activation (name), alpha, trainable, eps, decay,
+        unbiased, p, test_scaling.
+    """
+
+    input_size: int
+    output_size: int
+    dtype: np.dtype[Any]
+    seed: int
+    n_layers: int
+    passes: int  # settable: training-mode forward passes since reset (the step of the random numbers)
+    updates: int  # settable: optimizer steps
+    dropout_units: int
+
+    def __init__(self, layers: Sequence[dict[str, Any]], input_size: int, dtype: str, seed: int) -> None: ...
+    def tensors(self) -> list[tuple[str, int, bool, tuple[int, ...]]]:
+        """(name, layer index, trainable, shape) in order; vectors have one-dimensional shapes."""
+    def parameter(self, index: int) -> Array:
+        """Writable zero-copy view of tensor ``index``."""
+    def gradient(self, index: int) -> Array:
+        """The same for its gradient; the tensor must be trainable. Allocates the gradients at the first call."""
+    def moments(self, index: int) -> list[Array]:
+        """Views of the optimizer's buffers of a trainable tensor (empty before the first update)."""
+    def draw(self, index: int, draw: str, a: float) -> None:
+        """Fill tensor ``index``: "constant", "uniform" [-a, a), "normal" (sigma a), "orthogonal" (gain a)."""
+    def layer_width(self, layer: int) -> int: ...
+    def configure(
+        self, optimizer: dict[str, Any], clip: tuple[str, float, float], penalties: Sequence[tuple[float, float, bool]]
+    ) -> None:
+        """optimizer: kind ("sgd", "rmsprop", "adam") and fields of fnn_optimizer; clip: ("none"|"value"|"norm"|"tensor_norm", low, high);
+        penalties: (l1, l2, proximal) per list entry."""
+    def begin_fit(self) -> None:
+        """Mark this thread as the net's trainer. RuntimeError while another thread trains or predicts. Nestable."""
+    def end_fit(self) -> None: ...
+    def train(
+        self,
+        x: Array,
+        labels: Array | None,
+        values: Array | None,
+        weights: Array | None,
+        loss: tuple[str, float],
+        order: Array | None,
+        batch_starts: Array,
+        learning_rates: Array,
+        micro_batch: int = 0,
+        outputs: Array | None = None,
+        stop: Callable[[], bool] | None = None,
+        n_threads: int = 0,
+    ) -> dict[str, Any]:
+        """Run the batches. x (n, input_size), any layout, dtype from `feature_dtypes`; labels int32 or values (n, outputs) of the net's
+        dtype, C-contiguous; weights float64; order int64; batch_starts uint64 (n_batches + 1); learning_rates float64. The caller has checked
+        labels, order and finiteness, and owns private copies of labels, values and weights.
+
+        Every 50 ms the GIL is taken: signals are handled (an exception such as KeyboardInterrupt abandons the step in flight and
+        propagates once ``self.last_run`` is set) and ``stop()`` true ends the run after the step.
+        Returns (also kept as ``last_run``): status ("ok", "diverged", "interrupted"), loss_sum, weight_sum, squared_norm, batches_done, failed_loss,
+        failed_layer (None if unknown). Divergence is returned, not raised.
+        """
+    last_run: dict[str, Any] | None  # None before the first run
+    def forward(self, x: Array, rows: Array | None = None, n_threads: int = 0) -> Array:
+        """Training-mode pass; new array (m, output_size)."""
+    def backward(self, dy: Array, n_threads: int = 0, input_gradient: bool = True) -> Array | None:
+        """Gradient with respect to the first node's input, which is after a leading Scale or Standardize."""
+    def apply_gradients(self, learning_rate: float, n_threads: int = 0) -> tuple[bool, float]:
+        """(finite, squared norm); not finite: nothing was changed."""
+    def reset(self) -> None: ...
+    def fused_output(self, loss: str) -> str:
+        """"softmax", "sigmoid" or "identity": the final activation that the loss works before."""
+    def penalty(self) -> float: ...
+    def predict(self, x: Array, out: Array | None = None, n_layers: int = -1, n_threads: int = 0) -> Array:
+        """Evaluation-mode output of the first ``n_layers`` entries (-1: all). RuntimeError while another thread trains."""
+    def predict_for_loss(self, x: Array, loss: str, n_threads: int = 0) -> Array: ...
+    def loss_value(
+        self, outputs: Array, labels: Array | None, values: Array | None, weights: Array | None, loss: tuple[str, float]
+    ) -> float: ...
+    def predict_mc(self, x: Array, samples: int, seed: int, n_threads: int = 0) -> tuple[Array, Array]: ...
+    def predict_expected(self, x: Array, n_threads: int = 0) -> Array: ...
+    def activate(self, array: Array, activation: str, alpha: float = 0.0) -> Array:
+        """In place on a C-contiguous 2-D array of the net's dtype; returned."""
+    def find_nonfinite(self, x: Array) -> tuple[int, int] | None:
+        """(row, column) of the first value that is not finite in the net's dtype."""
+
+feature_dtypes: frozenset[str]  # names of NumPy dtypes that `x` may have without conversion, native byte order
+
+def permutation(n: int, seed: int, epoch: int) -> Array: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def isa_name() -> str: ...
+def available_isas() -> list[str]: ...
+def compiler() -> str: ...
+def version() -> str: ...
+def allocation_count() -> int: ...
+def thread_failures() -> int: ...
+def _fail_allocation(n: int, from_then_on: bool = False) -> None: ...
+def _fail_thread_start(n: int, from_then_on: bool = False) -> None: ...

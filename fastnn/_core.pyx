@@ -1,0 +1,619 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, embedsignature=True
+"""The compiled core: one engine per net. Arguments are checked here once; arrays are NumPy's."""
+
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release
+from cpython.buffer cimport PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport SIZE_MAX, int32_t, int64_t, uint64_t
+from libc.string cimport memset
+
+from fastnn._fastnn cimport *
+
+import numpy as np
+
+_ACTIVATIONS = {
+    "identity": FNN_IDENTITY, "relu": FNN_RELU, "leaky_relu": FNN_LEAKY_RELU, "elu": FNN_ELU, "selu": FNN_SELU,
+    "gelu": FNN_GELU, "silu": FNN_SILU, "softplus": FNN_SOFTPLUS, "tanh": FNN_TANH, "sigmoid": FNN_SIGMOID,
+    "softmax": FNN_SOFTMAX,
+}
+_ACTIVATION_NAMES = {number: name for name, number in _ACTIVATIONS.items()}
+_KINDS = {
+    "dense": FNN_DENSE, "batchnorm": FNN_BATCHNORM, "dropout": FNN_DROPOUT, "activation": FNN_ACTIVATION,
+    "scale": FNN_SCALE, "standardize": FNN_STANDARDIZE,
+}
+_LOSSES = {
+    "cross_entropy": FNN_CROSS_ENTROPY, "binary_cross_entropy": FNN_BINARY_CROSS_ENTROPY, "mse": FNN_MSE,
+    "mae": FNN_MAE, "huber": FNN_HUBER, "poisson": FNN_POISSON,
+}
+_OPTIMIZERS = {"sgd": FNN_SGD, "rmsprop": FNN_RMSPROP, "adam": FNN_ADAM}
+_CLIPS = {
+    "none": FNN_CLIP_NONE, "value": FNN_CLIP_VALUE, "norm": FNN_CLIP_NORM, "tensor_norm": FNN_CLIP_TENSOR_NORM,
+}
+_DRAWS = {
+    "constant": FNN_DRAW_CONSTANT, "uniform": FNN_DRAW_UNIFORM, "normal": FNN_DRAW_NORMAL,
+    "orthogonal": FNN_DRAW_ORTHOGONAL,
+}
+feature_dtypes = frozenset(
+    ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+)
+
+
+cdef int _check(fnn_status status) except -1:
+    """The exception for a status that is not FNN_OK."""
+    if status == FNN_OK:
+        return 0
+    cdef str text = fnn_status_text(status).decode()
+    if status == FNN_ENOMEM:
+        raise MemoryError(text)
+    if status == FNN_ENOISA:
+        raise RuntimeError(f"{text} (FASTNN_ISA); available here: {', '.join(available_isas())}")
+    raise ValueError(text)
+
+
+cdef fnn_dtype _feature_dtype(Py_buffer *view) except *:
+    """Element type of a buffer in native byte order."""
+    cdef const char *text = view.format
+    cdef char code
+    if text[0] == b"@" or text[0] == b"=":
+        text += 1
+    code = text[0]
+    if text[1] == 0:
+        if code == b"f":
+            return FNN_FLOAT32
+        if code == b"d":
+            return FNN_FLOAT64
+        if code in b"BHILQ":
+            return {1: FNN_UINT8, 2: FNN_UINT16, 4: FNN_UINT32, 8: FNN_UINT64}[view.itemsize]
+        if code in b"bhilq":
+            return {1: FNN_INT8, 2: FNN_INT16, 4: FNN_INT32, 8: FNN_INT64}[view.itemsize]
+    raise TypeError(f"x has elements of format '{view.format.decode()}', expected one of {sorted(feature_dtypes)}")
+
+
+cdef class _Features:
+    """A held buffer of a two-dimensional array of any layout, as fnn_features."""
+
+    cdef Py_buffer view
+    cdef fnn_features features
+
+    def __cinit__(self, x, size_t columns):
+        PyObject_GetBuffer(x, &self.view, PyBUF_STRIDES | PyBUF_FORMAT)
+        if self.view.ndim != 2 or <size_t>self.view.shape[1] != columns:
+            raise ValueError(f"x has shape {x.shape}, expected (rows, {columns})")
+        self.features.data = self.view.buf
+        self.features.dtype = _feature_dtype(&self.view)
+        self.features.rows = <size_t>self.view.shape[0]
+        self.features.row_stride = self.view.strides[0]
+        self.features.column_stride = self.view.strides[1]
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+
+cdef class _Buffer:
+    """A held C-contiguous buffer (or none, of address NULL)."""
+
+    cdef Py_buffer view
+
+    def __cinit__(self, array, str name, Py_ssize_t count, Py_ssize_t itemsize, bint writable=False):
+        if array is None:
+            return
+        PyObject_GetBuffer(array, &self.view, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
+        if self.view.len != count * itemsize or self.view.itemsize != itemsize:
+            raise ValueError(
+                f"{name} has {self.view.len // self.view.itemsize} elements of {self.view.itemsize} bytes, "
+                f"expected {count} of {itemsize}"
+            )
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+    cdef void *address(self) noexcept nogil:
+        return self.view.buf
+
+
+cdef class _Arena:
+    """Exports a block of the engine's memory and keeps the engine alive while a view exists."""
+
+    cdef object owner
+    cdef void *memory
+    cdef Py_ssize_t bytes
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        buffer.buf = self.memory
+        buffer.obj = self
+        buffer.len = self.bytes
+        buffer.itemsize = 1
+        buffer.format = b"B"
+        buffer.ndim = 1
+        buffer.shape = &self.bytes
+        buffer.strides = &buffer.itemsize
+        buffer.suboffsets = NULL
+        buffer.readonly = 0
+        buffer.internal = NULL
+
+
+cdef class _Poll:
+    """What the engine asks about every 50 ms."""
+
+    cdef object stop
+    cdef object error
+
+
+cdef fnn_poll _poll(void *argument) noexcept with gil:
+    cdef _Poll poll = <_Poll>argument
+    try:
+        PyErr_CheckSignals()
+        return FNN_POLL_STOP if poll.stop is not None and poll.stop() else FNN_POLL_CONTINUE
+    except BaseException as error:  # raised again by Engine.train, once the C call has returned
+        poll.error = error
+        return FNN_POLL_ABANDON
+
+
+cdef fnn_loss _loss(loss) except *:
+    cdef fnn_loss result
+    result.kind = _LOSSES[loss[0]]
+    result.parameter = loss[1]
+    return result
+
+
+cdef fnn_layer _layer(record) except *:
+    cdef fnn_layer layer
+    memset(&layer, 0, sizeof(layer))
+    layer.kind = _KINDS[record["kind"]]
+    layer.activation = _ACTIVATIONS[record.get("activation", "identity")]
+    layer.alpha = record.get("alpha", 0.0)
+    layer.units = record.get("units", 0)
+    layer.use_bias = record.get("use_bias", True)
+    layer.trainable = record.get("trainable", True)
+    layer.eps = record.get("eps", 0.0)
+    layer.decay = record.get("decay", 0.0)
+    layer.unbiased = record.get("unbiased", False)
+    layer.p = record.get("p", 0.0)
+    layer.test_scaling = record.get("test_scaling", False)
+    return layer
+
+
+def _too_large(records, input_size, dtype):
+    """The sentence about the layer whose weights need most memory."""
+    width, largest = input_size, (0, 0, (0, 0))
+    for index, record in enumerate(records):
+        if record["kind"] == "dense":
+            shape = (width, record["units"])
+            largest = max(largest, (shape[0] * shape[1] * np.dtype(dtype).itemsize, index, shape))
+            width = record["units"]
+    gib = largest[0] / 2**30
+    return f"Unable to allocate {gib:.3g} GiB for layer {largest[1]} weights with shape {largest[2]} and data type {dtype}"
+
+
+cdef class Engine:
+    """Owns the C net: parameters, gradients, moments, workspaces. See _core.pyi for the methods' contracts."""
+
+    cdef fnn_net *net
+    cdef readonly object dtype
+    cdef readonly size_t input_size, output_size, n_layers
+    cdef readonly object seed
+    cdef readonly dict last_run
+    cdef Py_ssize_t itemsize
+    cdef list _tensors
+    # Who uses the net; guarded by the GIL. `generation` tells a forked child that the threads counted here are not its own.
+    cdef unsigned generation
+    cdef int fits, predictions
+    cdef unsigned long trainer
+
+    def __cinit__(self, layers, size_t input_size, str dtype, seed):
+        cdef size_t n = len(layers)
+        cdef fnn_layer *records = <fnn_layer *>PyMem_Malloc((n or 1) * sizeof(fnn_layer))
+        cdef fnn_status status
+        if records == NULL:
+            raise MemoryError()
+        try:
+            for i in range(n):
+                records[i] = _layer(layers[i])
+            status = fnn_net_create(&self.net, records, n, input_size,
+                                    FNN_FLOAT32 if dtype == "float32" else FNN_FLOAT64, <uint64_t>seed)
+        finally:
+            PyMem_Free(records)
+        if status == FNN_EOVERFLOW:
+            raise ValueError(f"array is too big: {_too_large(layers, input_size, dtype)}")
+        if status == FNN_ENOMEM:
+            raise MemoryError(_too_large(layers, input_size, dtype))
+        _check(status)
+        self.dtype = np.dtype(dtype)
+        self.itemsize = self.dtype.itemsize
+        self.input_size = input_size
+        self.output_size = fnn_net_output_size(self.net)
+        self.n_layers = n
+        self.seed = seed
+        self.generation = fnn_fork_generation()
+        self._tensors = [self._tensor(i) for i in range(fnn_net_tensor_count(self.net))]
+
+    def __dealloc__(self):
+        fnn_net_free(self.net)
+
+    # ---- tensors ----
+
+    cdef tuple _tensor(self, size_t index):
+        cdef fnn_tensor t
+        _check(fnn_net_tensor(self.net, index, &t))
+        name = t.name.decode()
+        cdef tuple shape = (t.rows, t.columns), strides = (t.stride * self.itemsize, self.itemsize)
+        first = 0 if name.endswith(".weight") else 1  # all others are vectors
+        return name, t.layer, bool(t.trainable), shape[first:], t.offset * self.itemsize, strides[first:]
+
+    def tensors(self):
+        return [tensor[:4] for tensor in self._tensors]
+
+    cdef object _view(self, void *memory, size_t elements, size_t index):
+        cdef _Arena arena = _Arena.__new__(_Arena)
+        _, _, _, shape, offset, strides = self._tensors[index]
+        arena.owner = self
+        arena.memory = memory
+        arena.bytes = elements * self.itemsize
+        return np.ndarray(shape, self.dtype, arena, offset, strides)
+
+    def parameter(self, size_t index):
+        return self._view(fnn_net_parameters(self.net), fnn_net_arena_size(self.net), index)
+
+    def gradient(self, size_t index):
+        cdef void *gradients = fnn_net_gradients(self.net)
+        if gradients == NULL:
+            _check(FNN_ENOMEM)
+        return self._view(gradients, fnn_net_trainable_size(self.net), index)
+
+    def moments(self, size_t index):
+        views = []
+        for i in range(2):
+            if fnn_net_moments(self.net, i) != NULL:
+                views.append(self._view(fnn_net_moments(self.net, i), fnn_net_trainable_size(self.net), index))
+        return views
+
+    def draw(self, size_t index, str draw, double a):
+        _check(fnn_net_draw(self.net, index, _DRAWS[draw], a))
+
+    def layer_width(self, size_t layer):
+        return fnn_net_layer_width(self.net, layer)
+
+    @property
+    def dropout_units(self):
+        return fnn_net_dropout_units(self.net)
+
+    @property
+    def passes(self):
+        return fnn_net_counters(self.net).passes
+
+    @passes.setter
+    def passes(self, uint64_t value):
+        cdef fnn_counters counters = fnn_net_counters(self.net)
+        counters.passes = value
+        fnn_net_set_counters(self.net, counters)
+
+    @property
+    def updates(self):
+        return fnn_net_counters(self.net).updates
+
+    @updates.setter
+    def updates(self, uint64_t value):
+        cdef fnn_counters counters = fnn_net_counters(self.net)
+        counters.updates = value
+        fnn_net_set_counters(self.net, counters)
+
+    # ---- one trainer or many predictors ----
+
+    cdef void _forget_other_processes_threads(self) noexcept:
+        if self.generation != fnn_fork_generation():
+            self.generation = fnn_fork_generation()
+            self.predictions = 0
+            if self.trainer != PyThread_get_thread_ident():
+                self.fits = 0
+
+    cdef bint _trained_elsewhere(self) noexcept:
+        self._forget_other_processes_threads()
+        return self.fits > 0 and self.trainer != PyThread_get_thread_ident()
+
+    def begin_fit(self):
+        if self._trained_elsewhere():
+            raise RuntimeError("this net is being trained by another thread")
+        if self.predictions > 0:
+            raise RuntimeError("this net is predicting in another thread; wait for it before training")
+        self.fits += 1
+        self.trainer = PyThread_get_thread_ident()
+
+    def end_fit(self):
+        self._forget_other_processes_threads()
+        self.fits -= 1
+
+    cdef int _begin_predict(self) except -1:
+        if self._trained_elsewhere():
+            raise RuntimeError("this net is being trained by another thread; predict when fit has returned")
+        self.predictions += 1
+        return 0
+
+    # ---- training ----
+
+    def configure(self, optimizer, clip, penalties):
+        cdef fnn_optimizer o
+        cdef fnn_clip c
+        cdef fnn_penalty *p = <fnn_penalty *>PyMem_Malloc(self.n_layers * sizeof(fnn_penalty))
+        if p == NULL:
+            raise MemoryError()
+        try:
+            memset(&o, 0, sizeof(o))
+            o.kind = _OPTIMIZERS[optimizer["kind"]]
+            o.momentum = optimizer.get("momentum", 0.0)
+            o.nesterov = optimizer.get("nesterov", False)
+            o.beta1 = optimizer.get("beta1", 0.0)
+            o.beta2 = optimizer.get("beta2", 0.0)
+            o.eps = optimizer.get("eps", 0.0)
+            o.weight_decay = optimizer.get("weight_decay", 0.0)
+            o.decoupled_decay = optimizer.get("decoupled_decay", 0.0)
+            c.kind, c.low, c.high = _CLIPS[clip[0]], clip[1], clip[2]
+            if len(penalties) != self.n_layers:
+                raise ValueError(f"{len(penalties)} penalties for {self.n_layers} layers")
+            for i in range(self.n_layers):
+                p[i].l1, p[i].l2, p[i].proximal = penalties[i]
+            _check(fnn_net_configure(self.net, &o, &c, p))
+        finally:
+            PyMem_Free(p)
+
+    def train(self, x, labels, values, weights, loss, order, batch_starts, learning_rates, size_t micro_batch=0,
+              outputs=None, stop=None, int n_threads=0):
+        cdef _Features features = _Features(x, self.input_size)
+        cdef size_t rows = features.features.rows, n_batches = len(learning_rates)
+        cdef _Buffer labels_ = _Buffer(labels, "labels", rows, 4)
+        cdef _Buffer values_ = _Buffer(values, "values", rows * self.output_size, self.itemsize)
+        cdef _Buffer weights_ = _Buffer(weights, "weights", rows, 8)
+        cdef _Buffer starts = _Buffer(batch_starts, "batch_starts", n_batches + 1, 8)
+        cdef _Buffer rates = _Buffer(learning_rates, "learning_rates", n_batches, 8)
+        cdef size_t first = (<const size_t *>starts.address())[0]
+        cdef size_t positions = (<const size_t *>starts.address())[n_batches] - first
+        cdef _Buffer order_ = _Buffer(order, "order", 0 if order is None else len(order), 8)
+        cdef _Buffer outputs_ = _Buffer(outputs, "outputs", positions * self.output_size, self.itemsize, True)
+        cdef fnn_targets targets = fnn_targets(<const int32_t *>labels_.address(), values_.address(),
+                                               <const double *>weights_.address())
+        cdef fnn_loss loss_ = _loss(loss)
+        cdef _Poll poll = _Poll.__new__(_Poll)
+        cdef fnn_run run
+        cdef fnn_status status
+        if first + positions > (rows if order is None else <size_t>len(order)):
+            raise ValueError(f"batch_starts ends at {first + positions}, beyond the last row")
+        poll.stop = stop
+        poll.error = None
+        memset(&run, 0, sizeof(run))
+        run.x = &features.features
+        run.y = &targets
+        run.loss = &loss_
+        run.order = <const int64_t *>order_.address()
+        run.batch_starts = <const size_t *>starts.address()
+        run.n_batches = n_batches
+        run.micro_batch = micro_batch
+        run.learning_rates = <const double *>rates.address()
+        run.outputs = outputs_.address()
+        run.poll = _poll
+        run.poll_argument = <void *>poll
+        run.n_threads = n_threads
+        self.begin_fit()
+        try:
+            with nogil:
+                status = fnn_train(self.net, &run)
+        finally:
+            self.end_fit()
+        if status not in (FNN_OK, FNN_EDIVERGED, FNN_EINTERRUPTED):
+            _check(status)
+        self.last_run = {
+            "status": {FNN_OK: "ok", FNN_EDIVERGED: "diverged", FNN_EINTERRUPTED: "interrupted"}[status],
+            "loss_sum": run.loss_sum,
+            "weight_sum": run.weight_sum,
+            "squared_norm": run.squared_norm,
+            "batches_done": run.batches_done,
+            "failed_loss": run.failed_loss,
+            "failed_layer": None if run.failed_layer == SIZE_MAX else run.failed_layer,
+        }
+        if poll.error is not None:
+            raise poll.error
+        return self.last_run
+
+    def forward(self, x, rows=None, int n_threads=0):
+        cdef _Features features = _Features(x, self.input_size)
+        cdef size_t m = features.features.rows if rows is None else len(rows)
+        cdef _Buffer rows_ = _Buffer(rows, "rows", m, 8)
+        out = np.empty((m, self.output_size), self.dtype)
+        cdef _Buffer out_ = _Buffer(out, "out", m * self.output_size, self.itemsize, True)
+        cdef fnn_status status
+        self.begin_fit()
+        try:
+            with nogil:
+                status = fnn_forward(self.net, out_.address(), &features.features, <const int64_t *>rows_.address(), m,
+                                     n_threads)
+        finally:
+            self.end_fit()
+        _check(status)
+        return out
+
+    def backward(self, dy, int n_threads=0, bint input_gradient=True):
+        cdef size_t m = len(dy)
+        cdef _Buffer dy_ = _Buffer(dy, "dy", m * self.output_size, self.itemsize)
+        dx = np.empty((m, self.input_size), self.dtype) if input_gradient else None
+        cdef _Buffer dx_ = _Buffer(dx, "dx", m * self.input_size, self.itemsize, True)
+        cdef fnn_status status
+        self.begin_fit()
+        try:
+            with nogil:
+                status = fnn_backward(self.net, dx_.address(), dy_.address(), m, n_threads)
+        finally:
+            self.end_fit()
+        if status == FNN_ENOTREADY:
+            raise ValueError(f"backward of {m} rows needs forward(x, training=True) of the same {m} rows just before it")
+        _check(status)
+        return dx
+
+    def apply_gradients(self, double learning_rate, int n_threads=0):
+        cdef double squared_norm = 0
+        cdef fnn_status status
+        self.begin_fit()
+        try:
+            with nogil:
+                status = fnn_apply_gradients(self.net, learning_rate, &squared_norm, n_threads)
+        finally:
+            self.end_fit()
+        if status != FNN_EDIVERGED:
+            _check(status)
+        return status == FNN_OK, squared_norm
+
+    def reset(self):
+        self.begin_fit()
+        fnn_net_reset(self.net)
+        self.end_fit()
+
+    def fused_output(self, str loss):
+        return _ACTIVATION_NAMES[fnn_net_fused_output(self.net, _LOSSES[loss])]
+
+    def penalty(self):
+        return fnn_net_penalty(self.net)
+
+    # ---- evaluation ----
+
+    def predict(self, x, out=None, Py_ssize_t n_layers=-1, int n_threads=0):
+        cdef _Features features = _Features(x, self.input_size)
+        cdef size_t rows = features.features.rows, width = self.output_size
+        cdef size_t layers = self.n_layers if n_layers < 0 else <size_t>n_layers
+        cdef fnn_status status
+        if n_layers >= 0:
+            width = fnn_net_layer_width(self.net, layers - 1) if layers else self.input_size
+        if out is None:
+            out = np.empty((rows, width), self.dtype)
+        cdef _Buffer out_ = _Buffer(out, "out", rows * width, self.itemsize, True)
+        self._begin_predict()
+        with nogil:
+            status = fnn_predict_layers(self.net, out_.address(), &features.features, layers, n_threads)
+        self.predictions -= 1
+        _check(status)
+        return out
+
+    def predict_for_loss(self, x, str loss, int n_threads=0):
+        cdef _Features features = _Features(x, self.input_size)
+        cdef size_t rows = features.features.rows
+        cdef fnn_loss_kind kind = _LOSSES[loss]
+        cdef fnn_status status
+        out = np.empty((rows, self.output_size), self.dtype)
+        cdef _Buffer out_ = _Buffer(out, "out", rows * self.output_size, self.itemsize, True)
+        self._begin_predict()
+        with nogil:
+            status = fnn_predict_for_loss(self.net, out_.address(), &features.features, kind, n_threads)
+        self.predictions -= 1
+        _check(status)
+        return out
+
+    def loss_value(self, outputs, labels, values, weights, loss):
+        cdef size_t rows = len(outputs)
+        cdef _Buffer outputs_ = _Buffer(outputs, "outputs", rows * self.output_size, self.itemsize)
+        cdef _Buffer labels_ = _Buffer(labels, "labels", rows, 4)
+        cdef _Buffer values_ = _Buffer(values, "values", rows * self.output_size, self.itemsize)
+        cdef _Buffer weights_ = _Buffer(weights, "weights", rows, 8)
+        cdef fnn_targets targets = fnn_targets(<const int32_t *>labels_.address(), values_.address(),
+                                               <const double *>weights_.address())
+        cdef fnn_loss loss_ = _loss(loss)
+        cdef double value = 0
+        cdef fnn_status status
+        with nogil:
+            status = fnn_loss_value(self.net, &value, outputs_.address(), &targets, &loss_, rows)
+        _check(status)
+        return value
+
+    def predict_mc(self, x, size_t samples, seed, int n_threads=0):
+        cdef _Features features = _Features(x, self.input_size)
+        cdef size_t rows = features.features.rows
+        cdef uint64_t seed_ = seed
+        cdef fnn_status status
+        mean = np.empty((rows, self.output_size), self.dtype)
+        deviation = np.empty_like(mean)
+        cdef _Buffer mean_ = _Buffer(mean, "mean", rows * self.output_size, self.itemsize, True)
+        cdef _Buffer deviation_ = _Buffer(deviation, "deviation", rows * self.output_size, self.itemsize, True)
+        self._begin_predict()
+        with nogil:
+            status = fnn_predict_mc(self.net, mean_.address(), deviation_.address(), &features.features, samples, seed_,
+                                    n_threads)
+        self.predictions -= 1
+        _check(status)
+        return mean, deviation
+
+    def predict_expected(self, x, int n_threads=0):
+        cdef _Features features = _Features(x, self.input_size)
+        cdef size_t rows = features.features.rows
+        cdef fnn_status status
+        out = np.empty((rows, self.output_size), self.dtype)
+        cdef _Buffer out_ = _Buffer(out, "out", rows * self.output_size, self.itemsize, True)
+        self._begin_predict()
+        with nogil:
+            status = fnn_predict_expected(self.net, out_.address(), &features.features, n_threads)
+        self.predictions -= 1
+        _check(status)
+        return out
+
+    def activate(self, array, str activation, double alpha=0.0):
+        cdef size_t rows = array.shape[0], columns = array.shape[1]
+        cdef _Buffer array_ = _Buffer(array, "array", rows * columns, self.itemsize, True)
+        _check(fnn_activate(self.net, array_.address(), _ACTIVATIONS[activation], alpha, rows, columns))
+        return array
+
+    def find_nonfinite(self, x):
+        cdef _Features features = _Features(x, self.input_size)
+        cdef size_t row = SIZE_MAX, column = 0
+        cdef fnn_status status
+        with nogil:
+            status = fnn_find_nonfinite(self.net, &features.features, &row, &column)
+        _check(status)
+        return None if row == SIZE_MAX else (row, column)
+
+
+def permutation(size_t n, seed, uint64_t epoch):
+    order = np.empty(n, np.int64)
+    cdef _Buffer order_ = _Buffer(order, "order", n, 8, True)
+    _check(fnn_permutation(<int64_t *>order_.address(), n, <uint64_t>seed, epoch))
+    return order
+
+
+def set_num_threads(int n):
+    _check(fnn_set_num_threads(n))
+
+
+def get_num_threads():
+    return fnn_get_num_threads()
+
+
+def isa_name():
+    cdef const char *name
+    _check(fnn_isa_name(&name))
+    return name.decode()
+
+
+def available_isas():
+    names = []
+    while fnn_runnable_isa(len(names)) != NULL:
+        names.append(fnn_runnable_isa(len(names)).decode())
+    return names
+
+
+def compiler():
+    return fnn_compiler().decode()
+
+
+def version():
+    return fnn_version().decode()
+
+
+def allocation_count():
+    return fnn_allocation_count()
+
+
+def thread_failures():
+    return fnn_thread_failures()
+
+
+def _fail_allocation(uint64_t n, bint from_then_on=False):
+    fnn_fail_allocation(n, from_then_on)
+
+
+def _fail_thread_start(uint64_t n, bint from_then_on=False):
+    fnn_fail_thread_start(n, from_then_on)

@@ -1,0 +1,224 @@
+# The C library as the binding sees it: fastnn.h and fnn_internal.h, one to one, no logic.
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+cdef extern from "fastnn.h" nogil:
+    ctypedef enum fnn_status:
+        FNN_OK
+        FNN_ENOMEM
+        FNN_EINVAL
+        FNN_EOVERFLOW
+        FNN_EDIVERGED
+        FNN_EINTERRUPTED
+        FNN_EIO
+        FNN_ENOTREADY
+        FNN_ENOISA
+
+    const char *fnn_status_text(fnn_status status)
+    const char *fnn_version()
+
+    ctypedef enum fnn_dtype:
+        FNN_FLOAT32
+        FNN_FLOAT64
+        FNN_UINT8
+        FNN_INT8
+        FNN_UINT16
+        FNN_INT16
+        FNN_UINT32
+        FNN_INT32
+        FNN_UINT64
+        FNN_INT64
+
+    ctypedef enum fnn_activation:
+        FNN_IDENTITY
+        FNN_RELU
+        FNN_LEAKY_RELU
+        FNN_ELU
+        FNN_SELU
+        FNN_GELU
+        FNN_SILU
+        FNN_SOFTPLUS
+        FNN_TANH
+        FNN_SIGMOID
+        FNN_SOFTMAX
+
+    ctypedef enum fnn_layer_kind:
+        FNN_DENSE
+        FNN_BATCHNORM
+        FNN_DROPOUT
+        FNN_ACTIVATION
+        FNN_SCALE
+        FNN_STANDARDIZE
+
+    ctypedef struct fnn_layer:
+        fnn_layer_kind kind
+        fnn_activation activation
+        double alpha
+        size_t units
+        int use_bias
+        int trainable
+        double eps
+        double decay
+        int unbiased
+        double p
+        int test_scaling
+
+    ctypedef struct fnn_net:
+        pass
+
+    fnn_status fnn_net_create(fnn_net **net, const fnn_layer *layers, size_t n_layers, size_t input_size,
+                              fnn_dtype dtype, uint64_t seed)
+    void fnn_net_free(fnn_net *net)
+    size_t fnn_net_input_size(const fnn_net *net)
+    size_t fnn_net_output_size(const fnn_net *net)
+
+    ctypedef struct fnn_tensor:
+        char name[32]
+        size_t layer
+        size_t rows
+        size_t columns
+        size_t stride
+        size_t offset
+        int trainable
+
+    size_t fnn_net_tensor_count(const fnn_net *net)
+    fnn_status fnn_net_tensor(const fnn_net *net, size_t index, fnn_tensor *tensor)
+    void *fnn_net_parameters(fnn_net *net)
+
+    ctypedef struct fnn_features:
+        const void *data
+        fnn_dtype dtype
+        Py_ssize_t row_stride
+        Py_ssize_t column_stride
+        size_t rows
+
+    fnn_status fnn_predict(fnn_net *net, void *out, const fnn_features *x, int n_threads)
+    int fnn_get_num_threads()
+    fnn_status fnn_set_num_threads(int n)
+    fnn_status fnn_isa_name(const char **name)
+
+cdef extern from "fnn_internal.h" nogil:
+    ctypedef enum fnn_optimizer_kind:
+        FNN_SGD
+        FNN_RMSPROP
+        FNN_ADAM
+
+    ctypedef struct fnn_optimizer:
+        fnn_optimizer_kind kind
+        double momentum
+        int nesterov
+        double beta1
+        double beta2
+        double eps
+        double weight_decay
+        double decoupled_decay
+
+    ctypedef enum fnn_clip_kind:
+        FNN_CLIP_NONE
+        FNN_CLIP_VALUE
+        FNN_CLIP_NORM
+        FNN_CLIP_TENSOR_NORM
+
+    ctypedef struct fnn_clip:
+        fnn_clip_kind kind
+        double low
+        double high
+
+    ctypedef struct fnn_penalty:
+        double l1
+        double l2
+        int proximal
+
+    ctypedef enum fnn_loss_kind:
+        FNN_CROSS_ENTROPY
+        FNN_BINARY_CROSS_ENTROPY
+        FNN_MSE
+        FNN_MAE
+        FNN_HUBER
+        FNN_POISSON
+
+    ctypedef struct fnn_loss:
+        fnn_loss_kind kind
+        double parameter
+
+    ctypedef struct fnn_targets:
+        const int32_t *labels
+        const void *values
+        const double *weights
+
+    fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
+                                 const fnn_penalty *penalties)
+
+    ctypedef enum fnn_poll:
+        FNN_POLL_CONTINUE
+        FNN_POLL_STOP
+        FNN_POLL_ABANDON
+    ctypedef fnn_poll (*fnn_poll_function)(void *argument) noexcept
+
+    ctypedef struct fnn_run:
+        const fnn_features *x
+        const fnn_targets *y
+        const fnn_loss *loss
+        const int64_t *order
+        const size_t *batch_starts
+        size_t n_batches
+        size_t micro_batch
+        const double *learning_rates
+        void *outputs
+        fnn_poll_function poll
+        void *poll_argument
+        int n_threads
+        double loss_sum
+        double weight_sum
+        double squared_norm
+        size_t batches_done
+        double failed_loss
+        size_t failed_layer
+
+    fnn_status fnn_train(fnn_net *net, fnn_run *run)
+    fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int64_t *rows, size_t m, int n_threads)
+    fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_threads)
+    fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads)
+    void *fnn_net_gradients(fnn_net *net)
+    void *fnn_net_moments(fnn_net *net, int index)
+    size_t fnn_net_trainable_size(const fnn_net *net)
+    size_t fnn_net_arena_size(const fnn_net *net)
+
+    ctypedef struct fnn_counters:
+        uint64_t passes
+        uint64_t updates
+
+    fnn_counters fnn_net_counters(const fnn_net *net)
+    void fnn_net_set_counters(fnn_net *net, fnn_counters counters)
+    void fnn_net_reset(fnn_net *net)
+    fnn_activation fnn_net_fused_output(const fnn_net *net, fnn_loss_kind loss)
+    double fnn_net_penalty(fnn_net *net)
+
+    fnn_status fnn_predict_layers(fnn_net *net, void *out, const fnn_features *x, size_t n_layers, int n_threads)
+    size_t fnn_net_layer_width(const fnn_net *net, size_t layer)
+    fnn_status fnn_predict_for_loss(fnn_net *net, void *out, const fnn_features *x, fnn_loss_kind loss, int n_threads)
+    fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, const fnn_targets *y,
+                              const fnn_loss *loss, size_t rows)
+    fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, size_t samples,
+                              uint64_t seed, int n_threads)
+    fnn_status fnn_predict_expected(fnn_net *net, void *out, const fnn_features *x, int n_threads)
+    size_t fnn_net_dropout_units(const fnn_net *net)
+    fnn_status fnn_activate(fnn_net *net, void *array, fnn_activation activation, double alpha, size_t rows,
+                            size_t columns)
+
+    ctypedef enum fnn_draw:
+        FNN_DRAW_CONSTANT
+        FNN_DRAW_UNIFORM
+        FNN_DRAW_NORMAL
+        FNN_DRAW_ORTHOGONAL
+
+    fnn_status fnn_net_draw(fnn_net *net, size_t tensor, fnn_draw draw, double a)
+    fnn_status fnn_permutation(int64_t *order, size_t n, uint64_t seed, uint64_t epoch)
+    fnn_status fnn_find_nonfinite(fnn_net *net, const fnn_features *x, size_t *row, size_t *column)
+
+    unsigned fnn_fork_generation()
+    uint64_t fnn_allocation_count()
+    int fnn_thread_failures()
+    const char *fnn_compiler()
+    const char *fnn_runnable_isa(size_t index)
+    void fnn_fail_allocation(uint64_t n, int from_then_on)
+    void fnn_fail_thread_start(uint64_t n, int from_then_on)

@@ -1,0 +1,38 @@
+"""Threads, and what this build runs on."""
+
+from . import _core
+from ._declare import threads
+
+__all__ = ["get_num_threads", "set_num_threads", "show_config"]
+
+
+def set_num_threads(n: int | None) -> None:
+    """Threads used where no ``n_threads=`` is given.
+
+    Parameters
+    ----------
+    n : int or None
+        >= 1. None: FASTNN_NUM_THREADS, else OMP_NUM_THREADS, else the processors that this process may use.
+    """
+    _core.set_num_threads(threads(n))
+
+
+def get_num_threads() -> int:
+    """Threads used where no ``n_threads=`` is given."""
+    return _core.get_num_threads()
+
+
+def show_config() -> None:
+    """Print versions, the live instruction set, the compiler and the number of threads."""
+    import platform
+
+    import numpy as np
+
+    print(
+        f"fastnn           {_core.version()}\n"
+        f"instruction set  {_core.isa_name()} (available: {', '.join(_core.available_isas())})\n"
+        f"compiler         {_core.compiler()}\n"
+        f"threads          {_core.get_num_threads()}\n"
+        f"Python           {platform.python_version()} ({platform.machine()}, {platform.system()})\n"
+        f"NumPy            {np.__version__}"
+    )

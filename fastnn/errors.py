@@ -1,0 +1,40 @@
+"""Exceptions of their own: what a caller may want to catch and look into."""
+
+__all__ = ["DivergenceError"]
+
+
+class DivergenceError(ValueError):
+    """The loss or a gradient became infinite or NaN; the weights are those before the failing step.
+
+    Attributes
+    ----------
+    epoch : int or None
+        Epoch of this `fit`, counted from 0 as in callbacks and `History`; None outside `fit`.
+    step : int
+        Step of that epoch, counted from 0; outside `fit`, the step since `Trainer.reset`.
+    loss : float
+        The loss of the failing step (finite where a gradient was not).
+    layer : int or None
+        Place in the layer list of the first output or gradient that was not finite, None if none was found.
+    learning_rate : float
+        Of the failing step.
+    """
+
+    def __init__(
+        self,
+        *,
+        epoch: int | None,
+        step: int,
+        loss: float,
+        layer: int | None,
+        layer_name: str,
+        learning_rate: float,
+    ) -> None:
+        self.epoch, self.step, self.loss, self.layer, self.learning_rate = epoch, step, loss, layer, learning_rate
+        # The text counts from 1, like the progress lines that stand above it.
+        place = f"step {step + 1}" if epoch is None else f"epoch {epoch + 1}, step {step + 1}"
+        first = "" if layer is None else f", first in layer {layer} ({layer_name})"
+        super().__init__(
+            f"Training diverged at {place}: loss = {loss:g}{first}, learning rate {learning_rate:g}. "
+            "Weights of the step before are kept. Scale x, clip the gradient or lower the rate."
+        )

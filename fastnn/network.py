@@ -1,0 +1,509 @@
+"""The net: a list of layers, and the engine that holds its parameters."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _core, data, losses, metrics
+from ._declare import choice, instance, integer, threads
+from .data import Targets
+from .fold import fold
+from .initializers import Initializer, he_normal, xavier_uniform
+from .layers import Activation, BatchNorm, Dense, Dropout, Identity, Layer, Scale, Standardize
+from .losses import Loss, OwnLoss
+
+__all__ = ["Sequential"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Sequential:
+    """A fully connected net.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Applied in order. One layer object may stand in several places; each place has its own parameters.
+    input_size : int
+        Number of features, >= 1.
+    dtype : {"float32", "float64"}
+        Of parameters and arithmetic.
+    seed : int
+        0 <= seed < 2**64; fixes initial weights, dropout masks and shuffles.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    input_size, output_size : int
+    dtype : numpy.dtype
+    seed : int
+    frozen : bool
+        True for what `fold` returns: it predicts and cannot be trained.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the layer or argument.
+    MemoryError
+        The parameters do not fit.
+    """
+
+    def __init__(self, layers: Sequence[Layer], input_size: int, dtype: Any = "float32", seed: int = 0) -> None:
+        self.input_size = integer("input_size", input_size, 1, 2**63 - 1)
+        self.layers = _check_layers(layers, self.input_size)
+        self.seed = integer("seed", seed, 0, 2**64 - 1)
+        self.dtype = _check_dtype(dtype)
+        self.frozen = False
+        self._link: str | None = None  # of the loss trained with: what turns outputs into probabilities
+        self._configured_for: object | None = None  # the Trainer whose settings the engine has
+        records = [layer.record() for layer in self.layers]
+        self._engine = _core.Engine(records, self.input_size, self.dtype.name, self.seed)
+        self.output_size = self._engine.output_size
+        self._initialize()
+
+    def __repr__(self) -> str:
+        sizes = f"input_size={self.input_size}, dtype={self.dtype.name!r}, seed={self.seed}"
+        return f"Sequential({list(self.layers)!r}, {sizes})"
+
+    # ---- parameters ----
+
+    def parameters(self, trainable: bool | None = None) -> dict[str, Array]:
+        """Views of the parameters: writing into them takes effect, and they may be strided.
+
+        Parameters
+        ----------
+        trainable : bool, optional
+            Only those that training changes (True), or only frozen ones and statistics (False).
+
+        Returns
+        -------
+        dict of str to ndarray
+            By place in the layer list and role: "0.weight" (fan_in, fan_out), "0.bias", "1.gamma", "1.beta",
+            "1.running_mean", "1.running_var", and "0.mean", "0.scale" of Standardize. Read-only for a folded net.
+        """
+        views = {}
+        for index, (name, _, is_trainable, _) in enumerate(self._engine.tensors()):
+            if trainable is None or trainable == is_trainable:
+                view = self._engine.parameter(index)
+                if self.frozen:
+                    view.flags.writeable = False
+                views[name] = view
+        return views
+
+    def gradients(self) -> dict[str, Array]:
+        """Views of the gradients of the last `backward` or step, without penalties; exactly the trainable names."""
+        self._require_trainable("gradients")
+        tensors = enumerate(self._engine.tensors())
+        return {name: self._engine.gradient(index) for index, (name, _, trainable, _) in tensors if trainable}
+
+    def _initialize(self) -> None:
+        """Draw the weights anew from the seed, as when the net was built; statistics and Standardize start anew too."""
+        self._require_trainable("initialize")
+        self._standardized = False
+        for index, (name, layer, _, shape) in enumerate(self._engine.tensors()):
+            role = name.rpartition(".")[2]
+            if role == "weight":
+                draw, parameter = self._initializer(layer).draw(*shape)
+                self._engine.draw(index, draw, parameter)
+            else:
+                self._engine.parameter(index)[...] = 1 if role in ("gamma", "running_var") else 0
+        first = self.layers[0]
+        if isinstance(first, Standardize) and first.given("scale"):
+            self._set_standardize(np.array(first.given("mean")), np.array(first.given("scale")))
+
+    def _initializer(self, place: int) -> Initializer:
+        layer = self.layers[place]
+        assert isinstance(layer, Dense)
+        if layer.own_init is not None:
+            return layer.own_init
+        activation: Layer = layer.own_activation
+        if isinstance(activation, Identity):
+            following = (later for later in self.layers[place + 1 :] if not isinstance(later, (BatchNorm, Dropout)))
+            activation = next(following, activation)
+        return he_normal() if isinstance(activation, Activation) and activation.relu_like else xavier_uniform()
+
+    def _set_standardize(self, mean: Array, scale: Array) -> None:
+        views = self.parameters()
+        views["0.mean"][...] = mean
+        views["0.scale"][...] = scale
+
+    def _fit_standardize(self, x: Array, weights: Array | None) -> None:
+        """Statistics of a leading ``Standardize()`` from these rows, unless it has them already."""
+        first = self.layers[0]
+        if not isinstance(first, Standardize) or self._standardized or self.parameters()["0.scale"].all():
+            return
+        moments = data.ColumnMoments(x.shape[1])
+        for rows in data.chunks(x):
+            moments.add(x[rows], weights if weights is None else weights[rows])
+        scale = np.sqrt(moments.variance).astype(self.dtype)
+        self._set_standardize(moments.mean, np.where(scale == 0, 1, scale))
+
+    # ---- prediction ----
+
+    def predict(self, x: Any, out: Array | None = None, n_threads: int | None = None) -> Array:
+        """Output of the last layer in evaluation mode.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, input_size)
+            Any layout and real dtype; never modified, copied only if its dtype or byte order needs it.
+        out : ndarray, shape (n, output_size), optional
+            C-contiguous, of the net's dtype, not overlapping `x`: filled and returned.
+        n_threads : int, optional
+
+        Returns
+        -------
+        ndarray, shape (n, output_size)
+            A row's result does not depend on the other rows.
+        """
+        array = self._features(x)
+        if out is not None:
+            self._check_out(out, array)
+        return self._engine.predict(array, out=out, n_threads=threads(n_threads))
+
+    def predict_proba(self, x: Any, n_threads: int | None = None) -> Array:
+        """Probabilities, of the shape of `predict`: with one output, (n, 1) of the positive class.
+
+        A net that ends with Softmax or Sigmoid gives its output; else the link of the loss it was trained with is
+        applied.
+
+        Raises
+        ------
+        ValueError
+            Neither gives probabilities.
+        """
+        last = self._final_activation()
+        outputs = self.predict(x, n_threads=n_threads)
+        if last in ("softmax", "sigmoid"):
+            return outputs
+        if self._link not in ("softmax", "sigmoid"):
+            raise ValueError(
+                "predict_proba needs a net that ends with Softmax or Sigmoid, or that was trained with cross_entropy "
+                f"or binary_cross_entropy; this one ends with {self.layers[-1]!r}."
+            )
+        return self._engine.activate(outputs, self._link)
+
+    def predict_mc(
+        self, x: Any, samples: int = 100, seed: int | None = None, n_threads: int | None = None
+    ) -> tuple[Array, Array]:
+        """Monte-Carlo dropout: mean and standard deviation of the output over random masks (arXiv:1506.02142).
+
+        Parameters
+        ----------
+        x : array_like, shape (n, input_size)
+        samples : int
+            Masks per row, >= 1. The error of the mean falls as 1/sqrt(samples).
+        seed : int, optional
+            Of the masks; the net's own if None. Equal seeds give equal results.
+
+        Returns
+        -------
+        mean, deviation : ndarray, shape (n, output_size)
+            BatchNorm uses its running statistics; the deviation has the divisor `samples`.
+        """
+        self._require_trainable("predict_mc")
+        samples = integer("samples", samples, 1)
+        seed = self.seed if seed is None else integer("seed", seed, 0, 2**64 - 1)
+        array = self._features(x)
+        return self._engine.predict_mc(array, samples, seed, n_threads=threads(n_threads))
+
+    def predict_expected(self, x: Any, max_masks: int = 2**20, n_threads: int | None = None) -> Array:
+        """The exact expectation of the output over dropout, ``E_z[f(x, z)]``: all masks, weighted by their probability.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, input_size)
+        max_masks : int
+            Refuse more masks than this; u units under dropout have 2**u masks, and 2**40 is the most that is supported.
+
+        Returns
+        -------
+        ndarray, shape (n, output_size)
+        """
+        self._require_trainable("predict_expected")
+        units, most = self._engine.dropout_units, min(integer("max_masks", max_masks, 1), 2**40)
+        if 2**units > most:
+            raise ValueError(
+                f"predict_expected would need all 2**{units} masks of {units} units under dropout, but at most "
+                f"max_masks = {most} are allowed. Use predict_mc."
+            )
+        array = self._features(x)
+        return self._engine.predict_expected(array, n_threads=threads(n_threads))
+
+    def activations(self, x: Any, n_threads: int | None = None) -> list[Array]:
+        """Output of every layer in evaluation mode, one array (n, width) per entry of the layer list."""
+        array = self._features(x)
+        count = threads(n_threads)
+        return [self._engine.predict(array, n_layers=i + 1, n_threads=count) for i in range(len(self.layers))]
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        loss: Any = "cross_entropy",
+        metrics: Iterable[Any] = ("accuracy",),
+        sample_weight: Any = None,
+        n_threads: int | None = None,
+    ) -> dict[str, float]:
+        """Mean loss (without penalties) and metrics in evaluation mode.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, input_size)
+        y : array_like
+            Labels or values, as the loss takes them.
+        loss : str, Loss or function
+        metrics : iterable of str or functions f(y_true, y_pred)
+        sample_weight : array_like, shape (n,), optional
+            For the loss; metrics are unweighted.
+
+        Returns
+        -------
+        dict of str to float
+            "loss" and the metrics by name.
+        """
+        chosen = losses.resolve(loss)
+        functions = _resolve_metrics(metrics, chosen)
+        array = self._features(x)
+        targets = data.targets(y, chosen, len(array), self._engine)
+        weights = data.sample_weights(sample_weight, len(array))
+        return self._scores(array, targets, weights, chosen, functions, threads(n_threads))
+
+    def _scores(
+        self,
+        x: Array,
+        targets: Targets,
+        weights: Array | None,
+        loss: Loss | OwnLoss,
+        functions: dict[str, metrics.Metric],
+        n_threads: int,
+    ) -> dict[str, float]:
+        """`evaluate` on checked arrays."""
+        if isinstance(loss, OwnLoss):
+            outputs = self._engine.predict(x, n_threads=n_threads)
+            value, _ = loss(outputs, targets.y, weights)
+        else:
+            outputs = self._engine.predict_for_loss(x, loss.name, n_threads=n_threads)
+            value = self._engine.loss_value(outputs, targets.labels, targets.values, weights, loss.record())
+        return {"loss": value, **self._measure(outputs, targets.y, loss, functions)}
+
+    def _measure(
+        self, outputs: Array, y: Array, loss: Loss | OwnLoss, functions: dict[str, metrics.Metric]
+    ) -> dict[str, float]:
+        """Metrics of outputs as the loss sees them; the link is applied in place."""
+        if not functions:
+            return {}
+        if loss.link == "exp":
+            np.exp(outputs, out=outputs)
+        elif loss.link != "identity":
+            self._engine.activate(outputs, loss.link)
+        return {name: float(function(y, outputs)) for name, function in functions.items()}
+
+    # ---- own training loops ----
+
+    def forward(self, x: Any, training: bool = True, n_threads: int | None = None) -> Array:
+        """Output of the last layer; in training mode with dropout masks and batch statistics, ready for `backward`."""
+        if not training:
+            return self.predict(x, n_threads=n_threads)
+        self._require_trainable("forward in training mode")
+        array = self._features(x)
+        self._check_batch_rows(array.shape)
+        return self._engine.forward(array, n_threads=threads(n_threads))
+
+    def backward(self, dloss_dy: Any, n_threads: int | None = None) -> Array:
+        """Gradients of the last training-mode `forward`, into `gradients`.
+
+        Parameters
+        ----------
+        dloss_dy : array_like, shape (n, output_size)
+            Gradient of the loss with respect to the output.
+
+        Returns
+        -------
+        ndarray, shape (n, input_size)
+            Gradient with respect to the features, through a leading Scale or Standardize.
+        """
+        self._require_trainable("backward")
+        gradient = np.ascontiguousarray(dloss_dy, dtype=self.dtype)
+        if gradient.ndim != 2 or gradient.shape[1] != self.output_size:
+            raise ValueError(f"dloss_dy has shape {gradient.shape}, expected (n, {self.output_size}).")
+        dx = self._engine.backward(gradient, n_threads=threads(n_threads))
+        assert dx is not None
+        first = self.layers[0]
+        if isinstance(first, Scale):
+            dx *= first.factor
+        elif isinstance(first, Standardize):
+            dx /= self.parameters()["0.scale"]
+        return dx
+
+    def _check_batch_rows(self, shape: tuple[int, ...]) -> None:
+        """ValueError where BatchNorm would see a single row."""
+        if shape[0] == 1 and self._normalizes:
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {shape}: BatchNorm needs at "
+                "least 2 rows, n_samples = 1."
+            )
+
+    @property
+    def _normalizes(self) -> bool:
+        """Whether a BatchNorm layer uses batch statistics in training."""
+        return any(isinstance(layer, BatchNorm) and layer.trainable for layer in self.layers)
+
+    # ---- other nets from this one ----
+
+    def copy(self) -> "Sequential":
+        """An independent net with the same layers, parameters and statistics; its training starts anew."""
+        twin = Sequential(self.layers, self.input_size, self.dtype, self.seed)
+        twin._link = self._link
+        twin._load(self.parameters())
+        twin.frozen = self.frozen
+        return twin
+
+    def fold(self) -> "Sequential":
+        """A frozen net with the same predictions, in which BatchNorm and Dropout cost nothing.
+
+        BatchNorm goes into the Dense layer before it, or past Dropout into the one after it; Dropout disappears, with
+        scaling="test" its factor goes into the next Dense layer or stays as Scale. Computed in float64 and rounded
+        once.
+
+        Warns
+        -----
+        UserWarning
+            Naming each BatchNorm that stays, because there is no Dense layer to take it.
+        """
+        nodes, kept = fold(self.layers, self.parameters())
+        if kept:
+            places = ", ".join(f"layer {node.place} (BatchNorm)" for node in kept)
+            warnings.warn(f"Not folded: {places} has no Dense layer next to it and stays.", UserWarning, stacklevel=2)
+        folded = Sequential([node.layer for node in nodes], self.input_size, self.dtype, self.seed)
+        folded._load({f"{i}.{role}": value for i, node in enumerate(nodes) for role, value in node.parameters.items()})
+        folded._link = self._link
+        folded.frozen = True
+        return folded
+
+    def recalibrate(self, x: Any, n_threads: int | None = None) -> None:
+        """Set the running statistics of every BatchNorm to the exact mean and biased variance over `x`.
+
+        Layer by layer in evaluation mode, so that each sees what the recalibrated ones before it put out; sums in
+        float64.
+        """
+        self._require_trainable("recalibrate")
+        array = self._features(x)
+        count = threads(n_threads)
+        for place, layer in enumerate(self.layers):
+            if not isinstance(layer, BatchNorm):
+                continue
+            width = self._engine.layer_width(place)
+            moments = data.ColumnMoments(width)
+            for rows in data.chunks(array):
+                part = array[rows]
+                moments.add(part if place == 0 else self._engine.predict(part, n_layers=place, n_threads=count))
+            views = self.parameters()
+            views[f"{place}.running_mean"][...] = moments.mean
+            views[f"{place}.running_var"][...] = moments.variance
+
+    def _load(self, values: dict[str, Array]) -> None:
+        for name, view in self.parameters().items():
+            view[...] = values[name]
+
+    # ---- description ----
+
+    def summary(self) -> None:
+        """Print the layers with output width and number of parameters, and the totals."""
+        sizes = [0] * len(self.layers)
+        trained = 0
+        for _, place, trainable, shape in self._engine.tensors():
+            size = int(np.prod(shape))
+            sizes[place] += size
+            trained += size if trainable else 0
+        places = range(len(self.layers))
+        rows = [(str(i), repr(self.layers[i]), str(self._engine.layer_width(i)), f"{sizes[i]:,}") for i in places]
+        header = ("", "layer", "output", "parameters")
+        widths = [max(len(row[column]) for row in [header, *rows]) for column in range(4)]
+        rule = "-" * (sum(widths) + 6)
+        lines = [
+            f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in [header, *rows]
+        ]
+        total = sum(sizes)
+        print("\n".join([lines[0], rule, *lines[1:], rule]))
+        bytes_text = _readable_bytes(total * self.dtype.itemsize)
+        print(f"input {self.input_size}, {total:,} parameters ({trained:,} trainable), {self.dtype.name}, {bytes_text}")
+
+    # ---- checks ----
+
+    def _final_activation(self) -> str:
+        last = next((layer for layer in reversed(self.layers) if not isinstance(layer, (Identity, Dropout))), None)
+        if isinstance(last, Dense):
+            last = last.own_activation
+        return last.name if isinstance(last, Activation) else "identity"
+
+    def _require_trainable(self, what: str) -> None:
+        """ValueError for a folded net."""
+        if self.frozen:
+            raise ValueError(
+                f"{what} is not possible on a folded net: it is frozen and has no Dropout. Use the net it came from."
+            )
+
+    def _features(self, x: Any) -> Array:
+        """`x` as the engine reads it, once a Standardize layer knows what to do with it."""
+        if isinstance(self.layers[0], Standardize) and not self._standardized:
+            if not self.parameters()["0.scale"].all():
+                raise ValueError(
+                    "Standardize() has no statistics yet: train the net first (the first fit computes them), or give "
+                    "mean and scale."
+                )
+            self._standardized = True
+        return data.features(x, self._engine)
+
+    def _check_out(self, out: Any, x: Array) -> None:
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out must be a numpy array, got {type(out).__name__}.")
+        expected = (len(x), self.output_size)
+        if out.shape != expected:
+            raise ValueError(f"out has shape {out.shape}, expected {expected}.")
+        if out.dtype != self.dtype or not out.flags.c_contiguous:
+            layout = "C-contiguous" if out.flags.c_contiguous else "not C-contiguous"
+            raise ValueError(f"out is {out.dtype} and {layout}; it must be {self.dtype} and C-contiguous.")
+        if not out.flags.writeable:
+            raise ValueError("output array is read-only: out.")
+        if np.may_share_memory(out, x):
+            raise ValueError("out overlaps x in memory; the input is never modified.")
+
+
+def _check_layers(layers: Any, input_size: int) -> tuple[Layer, ...]:
+    if not isinstance(layers, (list, tuple)):
+        raise TypeError(f"layers must be a list of layers, got {layers!r}.")
+    if not layers:
+        raise ValueError("layers must hold at least one layer, got [].")
+    for place, layer in enumerate(layers):
+        instance(f"layers[{place}]", layer, Layer, "a layer such as fastnn.Dense(10)")
+        if place and isinstance(layer, Standardize):
+            raise ValueError(f"layers[{place}] is Standardize, which must be the first layer.")
+    if isinstance(layers[0], Standardize):
+        for name in ("mean", "scale"):
+            count = len(layers[0].given(name))
+            if count not in (0, 1, input_size):
+                raise ValueError(f"layers[0] (Standardize): {name} has {count} values, expected {input_size}.")
+    return tuple(layers)
+
+
+def _check_dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = dtype
+    return np.dtype(choice("dtype", name, ("float32", "float64")))
+
+
+def _resolve_metrics(chosen: Any, loss: Loss | OwnLoss) -> dict[str, metrics.Metric]:
+    return metrics.resolve(chosen, loss.name)
+
+
+def _readable_bytes(size: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"

@@ -1,0 +1,505 @@
+"""Training: epochs of batches through the engine, and what stands around them."""
+
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from . import _core, callbacks, data, losses, metrics, optimizers, schedules
+from ._declare import Declaration, instance, integer, threads
+from .clipping import Clipping
+from .data import Targets
+from .errors import DivergenceError
+from .history import History
+from .layers import Dense
+from .losses import OwnLoss
+from .network import Sequential
+from .optimizers import Adam
+from .regularizers import Regularizer
+
+__all__ = ["Trainer"]
+
+Array = np.ndarray[Any, Any]
+
+
+class _Samples(Declaration):
+    """Checked features and targets; `weights` is one float64 per row or None."""
+
+    x: Array
+    targets: Targets
+    weights: Array | None
+
+    def rows(self, rows: slice) -> "_Samples":
+        return _Samples(self.x[rows], self.targets.rows(rows), None if self.weights is None else self.weights[rows])
+
+
+class _Failure(Declaration):
+    """A step that was not taken."""
+
+    loss: float
+    layer: int | None
+
+
+class _Epoch(Declaration):
+    """What a stretch of batches came to."""
+
+    loss_sum: float
+    weight_sum: float
+    batches_done: int
+    failure: _Failure | None = None
+
+
+class Trainer:
+    """Trains a net; one at a time per net. Making a Trainer puts the net's moments and counters back to the start.
+
+    Parameters
+    ----------
+    net : Sequential
+    loss : str, Loss or function
+        A name ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "poisson"), an object of
+        `fastnn.losses`, or ``f(y_pred, y) -> (mean loss, its gradient)``, with a third parameter for `sample_weight` if
+        it can be weighted.
+    optimizer : Optimizer or str
+    clip : ClipValue, ClipNorm or None
+    regularizer : L1, L2, ElasticNet or None
+        For the Dense layers without their own.
+    metrics : sequence of str or functions f(y_true, y_pred)
+    batch_size : int or "full"
+        Rows per step, >= 1; the last batch may be smaller. With BatchNorm >= 2, and a remainder of one row joins the
+        batch before.
+    micro_batch : int, optional
+        Most rows in memory at once: a batch is passed in pieces, the gradient is that of the whole batch (BatchNorm
+        normalises per piece).
+    n_threads : int, optional
+
+    Attributes
+    ----------
+    net : Sequential
+    history : History
+        Of the fit under way or the last one.
+    lr_factor : float
+        Multiplies the learning rate; ReduceLROnPlateau lowers it.
+    failed : bool
+        Whether an error ended the last fit.
+    log_names : list of str
+        Columns of that history, for callbacks.
+    """
+
+    def __init__(
+        self,
+        net: Sequential,
+        loss: Any = "cross_entropy",
+        optimizer: Any = Adam(),  # noqa: B008 (immutable)
+        clip: Clipping | None = None,
+        regularizer: Regularizer | None = None,
+        metrics: Sequence[Any] = (),
+        batch_size: int | str = 128,
+        micro_batch: int | None = None,
+        n_threads: int | None = None,
+    ) -> None:
+        self.net = instance("net", net, Sequential, "a fastnn.Sequential")
+        net._require_trainable("training")
+        self.loss = losses.resolve(loss)
+        self.optimizer = optimizers.resolve(optimizer)
+        self.clip = clip if clip is None else instance("clip", clip, Clipping, "ClipValue, ClipNorm or None")
+        if regularizer is not None:
+            instance("regularizer", regularizer, Regularizer, "a penalty such as fastnn.L2(1e-4) or None")
+        self.regularizer = regularizer
+        self.metrics = _resolve_metrics(metrics, self.loss.name)
+        self.batch_size = batch_size if isinstance(batch_size, str) else integer("batch_size", batch_size, 1)
+        if isinstance(batch_size, str) and batch_size != "full":
+            raise ValueError(f"batch_size must be an int >= 1 or 'full', got {batch_size!r}.")
+        self.micro_batch = None if micro_batch is None else integer("micro_batch", micro_batch, 1)
+        self._threads = threads(n_threads)
+        self._check_settings()
+        self.history = History()
+        self.log_names: list[str] = []
+        self.lr_factor = 1.0
+        self.failed = False
+        self._epoch = 0  # since reset: the number of the next shuffle
+        self._step = 0  # since reset: where the schedule stands
+        self._steps_per_epoch: int | None = None
+        self._stop: str | None = None
+        self._settings = object()
+        self._configure()
+        net._engine.reset()
+
+    def _check_settings(self) -> None:
+        if self.net._normalizes and 1 in (self.batch_size, self.micro_batch):
+            name = "batch_size" if self.batch_size == 1 else "micro_batch"
+            raise ValueError(f"{name}=1 is not possible with BatchNorm: the variance of one row is 0. Use at least 2.")
+        if self.micro_batch is not None and isinstance(self.loss, OwnLoss):
+            raise ValueError("micro_batch is not possible with an own loss: it must see the whole batch.")
+
+    # ---- fit ----
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        epochs: int = 10,
+        validation_data: tuple[Any, ...] | None = None,
+        validation_split: float = 0.0,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        shuffle: bool = True,
+        verbose: int = 1,
+        callbacks: Iterable[Any] = (),
+    ) -> History:
+        """Train for `epochs` further epochs from the present state (weights, moments, schedule, streams of random
+        numbers).
+
+        Parameters
+        ----------
+        x : array_like, shape (n, input_size)
+            Any layout and real dtype, also a read-only memory map: rows are gathered per micro-batch.
+        y : array_like
+            cross_entropy: integer labels (n,), or rows of probabilities (n, outputs). binary_cross_entropy: values in
+            [0, 1]. The others: values. (n,) will do for one output, else (n, outputs).
+        epochs : int
+            >= 1.
+        validation_data : (x, y) or (x, y, sample_weight), optional
+        validation_split : float
+            In [0, 1): the last share of the rows, taken before shuffling, validates instead.
+        sample_weight : array_like, shape (n,), optional
+            >= 0; the loss of a batch is sum(w * loss) / sum(w).
+        class_weight : dict of label to float, or "balanced", optional
+            Multiplies sample_weight; not applied to validation.
+        shuffle : bool
+            A new order every epoch, from the net's seed.
+        verbose : {0, 1}
+            1: a line per epoch, or a bar if tqdm is installed and standard error is a terminal.
+        callbacks : iterable of Callback or functions f(epoch, logs)
+
+        Returns
+        -------
+        History
+            Of this call; also at `history`, up to the last finished epoch, when an error ends the fit.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the argument.
+        DivergenceError
+            Loss or gradient became non-finite; the weights are those before that step.
+        RuntimeError
+            Another thread is using the net.
+        KeyboardInterrupt
+            Ctrl-C; the weights are those of the last finished step.
+        """
+        engine = self.net._engine
+        engine.begin_fit()
+        try:
+            epochs = integer("epochs", epochs, 1)
+            samples, validation = self._prepare(x, y, validation_data, validation_split, sample_weight)
+            training = self._weigh_classes(samples, class_weight)
+            starts = self._batches(len(training.x))
+            chosen = _as_callbacks(callbacks)
+            if integer("verbose", int(verbose), 0, 1):
+                chosen.insert(0, _progress(epochs))
+            self._configure()
+            self._begin(chosen, validation is not None, len(starts) - 1)
+            with ExitStack() as ends:
+                try:
+                    for callback in chosen:
+                        callback.trainer = self
+                        callback.on_fit_begin()
+                        ends.callback(callback.on_fit_end)
+                    self.net._fit_standardize(samples.x, samples.weights)
+                    self._run_epochs(epochs, training, validation, starts, bool(shuffle), chosen)
+                except BaseException as error:
+                    self.failed = True
+                    self.history.stopped_because = type(error).__name__
+                    raise
+        finally:
+            engine.end_fit()
+        return self.history
+
+    def request_stop(self, reason: str = "request_stop()") -> None:
+        """End the running fit after the step under way; any thread may call it. An unfinished epoch is not recorded."""
+        self._stop = reason
+
+    def _prepare(
+        self, x: Any, y: Any, validation_data: Any, validation_split: float, sample_weight: Any
+    ) -> tuple[_Samples, _Samples | None]:
+        if validation_data is not None and validation_split:
+            raise ValueError("give validation_data or validation_split, not both.")
+        samples = self._check(x, y, sample_weight)
+        train_rows = data.split_validation(len(samples.x), validation_split)
+        training = samples.rows(slice(train_rows))
+        validation = samples.rows(slice(train_rows, None)) if validation_split else None
+        if validation_data is not None:
+            validation = self._check_validation(validation_data)
+        for part, name in ((training, "training"), (validation, "validation")):
+            if part is not None and part.weights is not None and not part.weights.any():
+                raise ValueError(f"`sample_weight` must contain at least one non-zero number among the {name} rows.")
+        self.net._check_batch_rows(training.x.shape)
+        return training, validation
+
+    def _weigh_classes(self, samples: _Samples, class_weight: Any) -> _Samples:
+        weights = data.class_weights(class_weight, samples.targets, self.net.output_size)
+        if weights is None:
+            return samples
+        self._check_weighted_loss("class_weight")
+        if samples.weights is not None:
+            weights = weights * samples.weights
+        if not weights.any():
+            raise ValueError("class_weight leaves every sample the weight 0.")
+        return _Samples(samples.x, samples.targets, weights)
+
+    def _check(self, x: Any, y: Any, sample_weight: Any, prefix: str = "") -> _Samples:
+        features = data.features(x, self.net._engine, f"{prefix}x")
+        targets = data.targets(y, self.loss, len(features), self.net._engine, f"{prefix}y", f"{prefix}x")
+        if sample_weight is not None:
+            self._check_weighted_loss("sample_weight")
+        return _Samples(features, targets, data.sample_weights(sample_weight, len(features), f"{prefix}sample_weight"))
+
+    def _check_validation(self, validation_data: Any) -> _Samples:
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+            raise ValueError("validation_data must be a tuple (x, y) or (x, y, sample_weight).")
+        x, y, *weights = validation_data
+        return self._check(x, y, weights[0] if weights else None, "validation ")
+
+    def _check_weighted_loss(self, name: str) -> None:
+        if isinstance(self.loss, OwnLoss) and not self.loss.takes_weights:
+            raise ValueError(f"{name} needs an own loss of three parameters, f(y_pred, y, sample_weight).")
+
+    def _batches(self, n: int) -> Array:
+        size = n if isinstance(self.batch_size, str) else self.batch_size
+        if size > n:
+            warnings.warn(
+                f"Got `batch_size` less than 1 or larger than sample size. It is going to be clipped: {size} to {n}.",
+                UserWarning,
+                stacklevel=3,
+            )
+            size = n
+        return data.batch_starts(n, size, self.net._normalizes)
+
+    def _begin(self, chosen: list[callbacks.Callback], validates: bool, n_batches: int) -> None:
+        """A fresh history, and the names of its columns for the callbacks."""
+        watch = next((callback for callback in chosen if isinstance(callback, callbacks.EarlyStopping)), None)
+        self.history = History(watch.monitor, watch.mode, watch.min_delta) if watch else History()
+        validation = [f"val_{name}" for name in ("loss", *self.metrics)] if validates else []
+        self.log_names = ["loss", "penalty", *self.metrics, *validation, "lr", "seconds"]
+        self.failed, self._stop = False, None
+        self._steps_per_epoch = n_batches
+
+    def _run_epochs(
+        self,
+        epochs: int,
+        training: _Samples,
+        validation: _Samples | None,
+        starts: Array,
+        shuffle: bool,
+        chosen: list[callbacks.Callback],
+    ) -> None:
+        n = len(training.x)
+        outputs = np.empty((n, self.net.output_size), self.net.dtype) if self.metrics else None
+        for epoch in range(epochs):
+            began = time.perf_counter()
+            order = _core.permutation(n, self.net.seed, self._epoch) if shuffle else None
+            rates = self._rates(len(starts) - 1)
+            result = self._run(training, starts, rates, order, outputs)
+            if result.failure is not None:
+                raise self._divergence(result.failure, epoch, result.batches_done, rates[result.batches_done])
+            if result.batches_done < len(starts) - 1:
+                break
+            self._epoch += 1
+            logs = {"loss": result.loss_sum / result.weight_sum, "penalty": self.net._engine.penalty()}
+            if outputs is not None:
+                trained = _trained_positions(training, starts, order)
+                y = training.targets.y if order is None else training.targets.y[order]
+                logs |= self.net._measure(outputs[trained], y[trained], self.loss, self.metrics)
+            if validation is not None:
+                parts = (validation.x, validation.targets, validation.weights)
+                scores = self.net._scores(*parts, self.loss, self.metrics, self._threads)
+                logs |= {f"val_{name}": value for name, value in scores.items()}
+            logs |= {"lr": float(rates[-1]), "seconds": time.perf_counter() - began}
+            self.history.append(logs)
+            for callback in chosen:
+                callback.on_epoch_end(epoch, logs)
+            if self._stop is not None:
+                break
+        self.history.stopped_because = self._stop or f"all {epochs} epochs finished"
+
+    # ---- steps ----
+
+    def train_step(self, xb: Any, yb: Any, sample_weight: Any = None) -> float:
+        """One optimizer step on one batch.
+
+        Parameters
+        ----------
+        xb, yb, sample_weight
+            A batch, as for `fit`.
+
+        Returns
+        -------
+        float
+            Mean loss of the batch before the step, in training mode.
+
+        Raises
+        ------
+        DivergenceError
+            The step was not taken.
+        """
+        engine = self.net._engine
+        engine.begin_fit()
+        try:
+            batch = self._check(xb, yb, sample_weight)
+            self.net._check_batch_rows(batch.x.shape)
+            self.net._fit_standardize(batch.x, batch.weights)
+            self._configure()
+            rates = self._rates(1)
+            self._stop = None
+            result = self._run(batch, np.array([0, len(batch.x)], dtype=np.uint64), rates, None, None)
+        finally:
+            engine.end_fit()
+        if result.failure is not None:
+            raise self._divergence(result.failure, None, self._step, rates[0])
+        return result.loss_sum / result.weight_sum
+
+    def apply_gradients(self) -> float:
+        """One optimizer step with the gradients of the last `Sequential.backward`, at the schedule's present rate.
+
+        Penalties and clipping of this Trainer apply.
+
+        Returns
+        -------
+        float
+            Norm of the gradient with penalties, before clipping.
+
+        Raises
+        ------
+        DivergenceError
+            The gradient was not finite; nothing was changed.
+        """
+        self._configure()
+        rate = float(self._rates(1)[0])
+        finite, squared_norm = self.net._engine.apply_gradients(rate, n_threads=self._threads)
+        if not finite:
+            raise self._divergence(_Failure(float("nan"), None), None, self._step, rate)
+        self._step += 1
+        return float(np.sqrt(squared_norm))
+
+    def reset(self) -> None:
+        """Start anew: initial weights of the net's seed, zero moments, schedule, shuffles and masks from the first."""
+        self.net._engine.reset()
+        self.net._initialize()
+        self.lr_factor, self._epoch, self._step = 1.0, 0, 0
+
+    def _configure(self) -> None:
+        """Hand the settings to the engine, unless it has them already."""
+        if self.net._configured_for is self._settings:
+            return
+        clip = ("none", 0.0, 0.0) if self.clip is None else self.clip.record()
+        none = (0.0, 0.0, False)
+        penalties = []
+        for layer in self.net.layers:
+            own = (layer.regularizer or self.regularizer) if isinstance(layer, Dense) else None
+            penalties.append(none if own is None else own.penalty())
+        self.net._engine.configure(self.optimizer.record(), clip, penalties)
+        self.net._configured_for = self._settings
+        self.net._link = None if isinstance(self.loss, OwnLoss) else self.loss.link
+
+    def _rates(self, count: int) -> Array:
+        return schedules.rates(self.optimizer.lr, self._step, count, self._steps_per_epoch) * self.lr_factor
+
+    def _run(
+        self, samples: _Samples, starts: Array, rates: Array, order: Array | None, outputs: Array | None
+    ) -> _Epoch:
+        """Take the steps; `_step` counts those taken, also when an exception such as KeyboardInterrupt ends the run."""
+        if isinstance(self.loss, OwnLoss):
+            return self._run_own_loss(self.loss, samples, starts, rates, order, outputs)
+        engine = self.net._engine
+        before = engine.last_run
+        try:
+            run = engine.train(
+                samples.x,
+                samples.targets.labels,
+                samples.targets.values,
+                samples.weights,
+                self.loss.record(),
+                order,
+                starts,
+                rates,
+                micro_batch=self.micro_batch or 0,
+                outputs=outputs,
+                stop=lambda: self._stop is not None,
+                n_threads=self._threads,
+            )
+        finally:
+            if engine.last_run is not before:
+                self._step += engine.last_run["batches_done"]
+        failure = _Failure(run["failed_loss"], run["failed_layer"]) if run["status"] == "diverged" else None
+        return _Epoch(run["loss_sum"], run["weight_sum"], run["batches_done"], failure)
+
+    def _run_own_loss(
+        self, loss: OwnLoss, samples: _Samples, starts: Array, rates: Array, order: Array | None, outputs: Array | None
+    ) -> _Epoch:
+        """The same with a loss in Python: two calls of the engine around it per step."""
+        engine = self.net._engine
+        order = np.arange(len(samples.x), dtype=np.int64) if order is None else order
+        loss_sum = weight_sum = 0.0
+        updates, skipped = engine.updates, 0
+        try:
+            for batch, rate in enumerate(rates):
+                place = slice(int(starts[batch]), int(starts[batch + 1]))
+                rows = order[place]
+                weights = None if samples.weights is None else samples.weights[rows]
+                weight = float(len(rows)) if weights is None else float(weights.sum())
+                if weight == 0:
+                    skipped += 1
+                    continue
+                if self._stop is not None:
+                    return _Epoch(loss_sum, weight_sum, batch)
+                predicted = engine.forward(samples.x, rows, n_threads=self._threads)
+                if outputs is not None:
+                    outputs[place] = predicted
+                value, gradient = loss(predicted, samples.targets.y[rows], weights)
+                if not np.isfinite(value):
+                    return _Epoch(loss_sum, weight_sum, batch, _Failure(value, None))
+                engine.backward(gradient, n_threads=self._threads, input_gradient=False)
+                finite, _ = engine.apply_gradients(rate, n_threads=self._threads)
+                if not finite:
+                    return _Epoch(loss_sum, weight_sum, batch, _Failure(value, None))
+                loss_sum += value * weight
+                weight_sum += weight
+        finally:
+            # The engine's count, because Ctrl-C may strike between an update and a count of our own.
+            self._step += engine.updates - updates + skipped
+        return _Epoch(loss_sum, weight_sum, len(rates))
+
+    def _divergence(self, failure: _Failure, epoch: int | None, step: int, rate: float) -> DivergenceError:
+        layer = failure.layer
+        return DivergenceError(
+            epoch=epoch,
+            step=step,
+            loss=failure.loss,
+            layer=layer,
+            layer_name="" if layer is None else type(self.net.layers[layer]).__name__,
+            learning_rate=float(rate),
+        )
+
+
+def _trained_positions(samples: _Samples, starts: Array, order: Array | None) -> slice | Array:
+    """Where an epoch's outputs are: everywhere but in the batches skipped because all of their weights are 0."""
+    if samples.weights is None or samples.weights.all():
+        return slice(None)
+    weights = samples.weights if order is None else samples.weights[order]
+    bounds = starts.astype(np.intp)
+    return np.repeat(np.add.reduceat(weights, bounds[:-1]) > 0, bounds[1:] - bounds[:-1])
+
+
+def _resolve_metrics(chosen: Any, loss_name: str) -> dict[str, metrics.Metric]:
+    return metrics.resolve(chosen, loss_name)
+
+
+def _as_callbacks(chosen: Iterable[Any]) -> list[callbacks.Callback]:
+    return [callbacks.as_callback(value) for value in chosen]
+
+
+def _progress(epochs: int) -> callbacks.Callback:
+    return callbacks.progress(epochs)
