@@ -1,0 +1,60 @@
+"""What users install: source distribution -> wheel -> a new environment."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.long
+
+PREDICT = """
+import time
+import numpy as np
+start = time.perf_counter()
+import fastnn as fn
+seconds = time.perf_counter() - start
+net = fn.Sequential([fn.Dense(8), fn.ReLU(), fn.Dense(3)], input_size=4)
+assert net.predict(np.ones((5, 4), dtype=np.float32)).shape == (5, 3)
+from fastnn.datasets import load_digits
+assert load_digits()[0][0].shape == (4496, 64)
+print(f"import: {1000 * seconds:.1f} ms")
+"""
+
+
+def run(*command, cwd=ROOT):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", directory, ROOT)
+    (path,) = directory.glob("*.whl")
+    return path
+
+
+def test_wheel_is_small_and_complete(wheel):
+    assert wheel.stat().st_size <= 1_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for wanted in ("fastnn/py.typed", "fastnn/_core.pyi", "fastnn/datasets/digits.npz"):
+        assert wanted in names
+    assert [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".o"))] == []
+    assert any(name.startswith("fastnn/_core.") and name.endswith(".so") for name in names)
+
+
+def test_wheel_works_in_a_new_environment(wheel, tmp_path, capsys):
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv/bin/python"
+    run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel)
+    with capsys.disabled():
+        print("\n" + run(python, "-c", PREDICT, cwd=tmp_path), end="")
+    assert run(tmp_path / "venv/bin/fastnn", "--version", cwd=tmp_path).startswith("fastnn ")

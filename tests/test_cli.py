@@ -1,0 +1,201 @@
+"""The command line: options, data files, exit codes, and one whole training."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastnn as fn
+from fastnn import cli
+from fastnn.datasets import load_digits
+
+
+@pytest.fixture
+def samples():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    return {"x": x, "y": (x[:, 0] > 0).astype(int)}
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Run `fastnn train` on these arrays in an empty folder; returns the exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(arrays, *options):
+        np.savez(tmp_path / "data.npz", **arrays)
+        return cli.main(["train", "data.npz", "--epochs", "3", "--hidden", "8", *options])
+
+    return run
+
+
+def sentence_of(capsys):
+    error = capsys.readouterr().err
+    assert error.startswith("fastnn: error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+# ---- options ----
+
+
+def test_defaults():
+    options = cli.make_parser().parse_args(["train", "digits"])
+    assert options.hidden == [256, 128]
+    assert options.dtype == "float32"
+    assert options.threads is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "command"),
+        (["fly"], "fly"),
+        (["train"], "data"),
+        (["train", "digits", "--epochs", "0"], "--epochs"),
+        (["train", "digits", "--epochs", "two"], "'two'"),
+        (["train", "digits", "--hidden", "8,,8"], "--hidden"),
+        (["train", "digits", "--dropout", "1"], "--dropout"),
+        (["train", "digits", "--learning-rate", "nan"], "--learning-rate"),
+        (["train", "digits", "--l2", "-1"], "--l2"),
+        (["train", "digits", "--clip-norm", "inf"], "--clip-norm"),
+        (["train", "digits", "--seed", "-1"], "--seed"),
+        (["train", "digits", "--dtype", "float16"], "--dtype"),
+        (["train", "digits", "--colour"], "--colour"),
+        (["train", "no-such-file.npz"], "no-such-file.npz"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_code_2(arguments, named, capsys):
+    assert cli.main(arguments) == 2
+    assert named in sentence_of(capsys)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"fastnn {fn.__version__}\n"
+
+
+def test_config_shows_the_instruction_set(capfd):
+    assert cli.main(["config"]) == 0
+    assert any(isa in capfd.readouterr().out for isa in ("baseline", "avx2", "avx512", "neon"))
+
+
+def test_python_m_fastnn_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "fastnn", "fly"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastnn: error: ")
+
+
+# ---- data ----
+
+
+def test_digits():
+    (x, y), (x_test, y_test) = load_digits()
+    assert (x.shape, x_test.shape) == ((4496, 64), (1124, 64))
+    assert x.dtype == y.dtype == x_test.dtype == y_test.dtype == np.uint8
+    assert (x.min(), x.max()) == (0, 16)
+    assert np.bincount(y_test).tolist() == [107, 119, 128, 115, 112, 121, 106, 90, 100, 126]
+    assert np.bincount(y).min() > 400
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"x": np.zeros((0, 3))}, "(0, 3)"),
+        ({"x": np.zeros((7, 3))}, "(7, 3)"),
+        ({"x": np.full((200, 3), np.nan)}, "x"),
+        ({"x": np.zeros((200, 3), dtype=complex)}, "x"),
+        ({"y": np.zeros((200, 2), dtype=int)}, "(200, 2)"),
+        ({"x": np.zeros((8, 3)), "y": np.zeros(8)}, "too few"),
+        ({"x": np.array([[None] * 3] * 200)}, "data.npz"),
+    ],
+)
+def test_unusable_data_is_one_sentence_and_code_2(train, samples, change, named, capsys):
+    assert train(samples | change) == 2
+    assert named in sentence_of(capsys)
+
+
+def test_missing_arrays_are_named(train, samples, capsys):
+    assert train({"x": samples["x"], "labels": samples["y"]}) == 2
+    assert "labels" in sentence_of(capsys)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])
+def test_a_file_of_another_kind(tmp_path, content, capsys):
+    (tmp_path / "data.npz").write_bytes(content)
+    assert cli.main(["train", str(tmp_path / "data.npz")]) == 2
+    assert "data.npz" in sentence_of(capsys)
+
+
+def test_a_single_array_is_no_archive(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    assert cli.main(["train", str(tmp_path / "x.npy")]) == 2
+    assert "x.npy" in sentence_of(capsys)
+
+
+# ---- training ----
+
+
+@pytest.mark.parametrize("labels", [np.array([3, 8]), np.array(["no", "yes"])])
+def test_classes_of_any_label(train, samples, labels, capsys):
+    assert train({"X": samples["x"], "Y": labels[samples["y"]]}, "--quiet") == 0
+    assert capsys.readouterr().out.startswith("test accuracy ")
+
+
+def test_images_are_flattened_and_parts_kept(train, capsys):
+    x = np.random.default_rng(0).integers(0, 256, size=(60, 4, 4)).astype(np.uint8)
+    y = (x[:, 0, 0] > 127).astype(np.uint8)
+    assert train({"x_train": x[:50], "y_train": y[:50], "x_test": x[50:], "y_test": y[50:]}, "--quiet") == 0
+    assert "on 10 samples" in capsys.readouterr().out
+
+
+def test_regression_reports_in_the_units_of_the_target(train, samples, capsys):
+    y = 1000 + 50 * samples["x"][:, 0]
+    options = ("--quiet", "--epochs", "60", "--dropout", "0", "--batch-size", "16", "--learning-rate", "0.01")
+    assert train({"x": samples["x"], "y": y}, *options) == 0
+    words = capsys.readouterr().out.replace(",", "").split()
+    mse, r2 = float(words[2]), float(words[4])
+    assert r2 > 0.8
+    assert mse == pytest.approx((1 - r2) * y[4::5].var(), rel=1e-2)
+
+
+def test_divergence_is_code_1(train, samples, capsys):
+    arguments = ("--learning-rate", "1e38", "--clip-norm", "1e38", "--quiet")
+    assert train({"x": samples["x"], "y": 1e3 * samples["x"][:, 0]}, *arguments) == 1
+    assert "epoch" in sentence_of(capsys)
+
+
+def test_interruption_is_code_130(monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fn.Trainer, "fit", interrupted)
+    assert cli.main(["train", "digits", "--quiet"]) == 130
+    assert sentence_of(capsys) == "fastnn: error: interrupted\n"
+
+
+def test_without_matplotlib_the_score_is_still_printed(train, samples, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert train(samples, "--quiet") == 0
+    assert "matplotlib" in capsys.readouterr().out
+
+
+def test_curves_are_drawn(train, samples, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert train(samples, "--quiet", "--out", "new/folder") == 0
+    picture = (tmp_path / "new/folder/data-curves.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert "new/folder/data-curves.png" in capsys.readouterr().out
+
+
+def test_progress_is_printed_unless_quiet(train, samples, capsys):
+    assert train(samples) == 0
+    assert "val_loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_the_recipe_reaches_its_accuracy_on_the_digits(seed, tmp_path, capsys):
+    assert cli.main(["train", "digits", "--quiet", "--seed", seed, "--out", str(tmp_path)]) == 0
+    assert float(capsys.readouterr().out.split()[2]) >= 0.975
