@@ -1,4 +1,4 @@
-/* Runs all suites, or those named on the command line. */
+/* Runs all suites, or those named on the command line; "hash" prints what training came to, bit by bit, instead. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -8,6 +8,7 @@ int minitest_checks, minitest_failures;
 
 void run_runtime_tests(void);
 void run_net_tests(void);
+void print_hashes(void);
 
 static const struct {
     const char *name;
@@ -27,6 +28,10 @@ static bool wanted(const char *name, int count, char **names)
 
 int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "hash") == 0) {
+        print_hashes();
+        return 0;
+    }
     for (size_t i = 0; i < sizeof suites / sizeof *suites; i++) {
         if (!wanted(suites[i].name, argc - 1, argv + 1))
             continue;
