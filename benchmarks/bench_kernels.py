@@ -1,4 +1,4 @@
-"""Single kernels of the best instruction set beside the same operation in NumPy, float32, one thread, arrays in cache."""
+"""Single kernels of the best instruction set beside the same operation in NumPy: float32, one thread, in cache."""
 
 import ctypes
 import sys

@@ -1,7 +1,6 @@
 """A good hand-written NumPy network, the yardstick: float32 throughout, buffers reused, products left to its BLAS."""
 
 import numpy as np
-
 from workloads import Workload
 
 

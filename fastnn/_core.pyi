@@ -13,9 +13,9 @@ class Engine:
     Parameters
     ----------
     layers : sequence of dict
-        One record per list entry: ``kind`` ("dense", "batchnorm", "dropout", "activation", "scale", "standardize") and the
-        fields of ``fnn_layer`` that the kind uses: units, use_bias, activation (name), alpha, trainable, eps, decay,
-        unbiased, p, test_scaling.
+        One record per list entry: ``kind`` ("dense", "batchnorm", "dropout", "activation", "scale", "standardize") and
+        the fields of ``fnn_layer`` that the kind uses: units, use_bias, activation (name), alpha, trainable, eps,
+        decay, unbiased, p, test_scaling.
     """
 
     input_size: int
@@ -42,8 +42,11 @@ class Engine:
     def configure(
         self, optimizer: dict[str, Any], clip: tuple[str, float, float], penalties: Sequence[tuple[float, float, bool]]
     ) -> None:
-        """optimizer: kind ("sgd", "rmsprop", "adam") and fields of fnn_optimizer; clip: ("none"|"value"|"norm"|"tensor_norm", low, high);
-        penalties: (l1, l2, proximal) per list entry."""
+        """What the next steps use.
+
+        optimizer: kind ("sgd", "rmsprop", "adam") and fields of fnn_optimizer; clip: (kind, low, high) with kind
+        "none", "value", "norm" or "tensor_norm"; penalties: (l1, l2, proximal) per list entry.
+        """
     def begin_fit(self) -> None:
         """Mark this thread as the net's trainer. RuntimeError while another thread trains or predicts. Nestable."""
     def end_fit(self) -> None: ...
@@ -62,14 +65,17 @@ class Engine:
         stop: Callable[[], bool] | None = None,
         n_threads: int = 0,
     ) -> dict[str, Any]:
-        """Run the batches. x (n, input_size), any layout, dtype from `feature_dtypes`; labels int32 or values (n, outputs) of the net's
-        dtype, C-contiguous; weights float64; order int64; batch_starts uint64 (n_batches + 1); learning_rates float64. The caller has checked
-        labels, order and finiteness, and owns private copies of labels, values and weights.
+        """Run the batches.
 
-        Every 50 ms the GIL is taken: signals are handled (an exception such as KeyboardInterrupt abandons the step in flight and
-        propagates once ``self.last_run`` is set) and ``stop()`` true ends the run after the step.
-        Returns (also kept as ``last_run``): status ("ok", "diverged", "interrupted"), loss_sum, weight_sum, squared_norm, batches_done, failed_loss,
-        failed_layer (None if unknown). Divergence is returned, not raised.
+        x (n, input_size): any layout, dtype from `feature_dtypes`; labels int32, or values (n, outputs) of the net's
+        dtype, C-contiguous; weights float64; order int64; batch_starts uint64 (n_batches + 1); learning_rates float64.
+        The caller has checked labels, order and finiteness, and owns private copies of labels, values and weights.
+
+        Every 50 ms the GIL is taken: signals are handled (an exception such as KeyboardInterrupt abandons the step in
+        flight and propagates once ``self.last_run`` is set) and ``stop()`` true ends the run after the step.
+
+        Returns (also kept as ``last_run``): status ("ok", "diverged", "interrupted"), loss_sum, weight_sum,
+        squared_norm, batches_done, failed_loss, failed_layer (None if unknown). Divergence is returned, not raised.
         """
     last_run: dict[str, Any] | None  # None before the first run
     def forward(self, x: Array, rows: Array | None = None, n_threads: int = 0) -> Array:
@@ -80,10 +86,13 @@ class Engine:
         """(finite, squared norm); not finite: nothing was changed."""
     def reset(self) -> None: ...
     def fused_output(self, loss: str) -> str:
-        """"softmax", "sigmoid" or "identity": the final activation that the loss works before."""
+        """ "softmax", "sigmoid" or "identity": the final activation that the loss works before."""
     def penalty(self) -> float: ...
     def predict(self, x: Array, out: Array | None = None, n_layers: int = -1, n_threads: int = 0) -> Array:
-        """Evaluation-mode output of the first ``n_layers`` entries (-1: all). RuntimeError while another thread trains."""
+        """Evaluation-mode output of the first ``n_layers`` entries (-1: all).
+
+        RuntimeError while another thread trains.
+        """
     def predict_for_loss(self, x: Array, loss: str, n_threads: int = 0) -> Array: ...
     def loss_value(
         self, outputs: Array, labels: Array | None, values: Array | None, weights: Array | None, loss: tuple[str, float]

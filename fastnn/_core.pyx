@@ -184,7 +184,8 @@ def _too_large(records, input_size, dtype):
             largest = max(largest, (shape[0] * shape[1] * np.dtype(dtype).itemsize, index, shape))
             width = record["units"]
     gib = largest[0] / 2**30
-    return f"Unable to allocate {gib:.3g} GiB for layer {largest[1]} weights with shape {largest[2]} and data type {dtype}"
+    _, index, shape = largest
+    return f"Unable to allocate {gib:.3g} GiB for layer {index} weights with shape {shape} and data type {dtype}"
 
 
 cdef class Engine:
@@ -197,7 +198,7 @@ cdef class Engine:
     cdef readonly dict last_run
     cdef Py_ssize_t itemsize
     cdef list _tensors
-    # Who uses the net; guarded by the GIL. `generation` tells a forked child that the threads counted here are not its own.
+    # Who uses the net; guarded by the GIL. By `generation` a forked child knows that these threads are not its own.
     cdef unsigned generation
     cdef int fits, predictions
     cdef unsigned long trainer
@@ -444,7 +445,7 @@ cdef class Engine:
         finally:
             self.end_fit()
         if status == FNN_ENOTREADY:
-            raise ValueError(f"backward of {m} rows needs forward(x, training=True) of the same {m} rows just before it")
+            raise ValueError(f"backward of {m} rows needs forward(x, training=True) of the same rows just before it")
         _check(status)
         return dx
 

@@ -431,8 +431,9 @@ class Trainer:
                 n_threads=self._threads,
             )
         finally:
-            if engine.last_run is not before:
-                self._step += engine.last_run["batches_done"]
+            last = engine.last_run
+            if last is not None and last is not before:
+                self._step += last["batches_done"]
         failure = _Failure(run["failed_loss"], run["failed_layer"]) if run["status"] == "diverged" else None
         return _Epoch(run["loss_sum"], run["weight_sum"], run["batches_done"], failure)
 

@@ -23,7 +23,7 @@ def weights_hash(net):
 
 
 def data(rows, inputs, seed=0):
-    """Features and labels without NumPy's random streams, which change between versions: the hash stays the same for years."""
+    """Features and labels without NumPy's random streams, which change between versions."""
     order = _core.permutation(rows * inputs, seed, 0).reshape(rows, inputs)
     x = (order % 997 / 498.5 - 1).astype(np.float64)
     return x, (order[:, 0] % 5).astype(np.int64)
@@ -138,7 +138,8 @@ def test_shuffles_and_initial_weights_are_the_same_everywhere():
     net = fn.Sequential([fn.Dense(4, init="he_normal"), fn.Dense(2, init="xavier_uniform")], input_size=3, seed=1)
     parameters = net.parameters()
     digest = hashlib.sha256(
-        _core.permutation(1000, 5, 2).tobytes() + b"".join(np.ascontiguousarray(p).tobytes() for p in parameters.values())
+        _core.permutation(1000, 5, 2).tobytes()
+        + b"".join(np.ascontiguousarray(p).tobytes() for p in parameters.values())
     )
     assert digest.hexdigest() == GOLDEN
 

@@ -1,8 +1,8 @@
 """Gradients of whole nets against central differences of the loss, in float64; float32 against float64.
 
-The gradient is read off a real step: with SGD at learning rate 1, parameters before minus after are the gradient of loss and
-penalty together, as the engine formed, clipped (not) and used it. The loss that is differenced comes from the oracle's formula applied
-to the engine's training-mode outputs, with the same dropout masks.
+The gradient is read off a real step: with SGD at learning rate 1, parameters before minus after are the gradient of
+loss and penalty together, as the engine formed and used it. The loss that is differenced comes from the oracle's
+formula applied to the engine's training-mode outputs, with the same dropout masks.
 """
 
 import numpy as np
@@ -77,7 +77,8 @@ def make_batch(kind, seed, outputs=3):
         "counts": lambda: random.poisson(2.0, (ROWS, outputs)).astype(float),
     }
     y = targets[kind]()
-    assert np.std(x) > 0.1 and np.std(y) > 0.01
+    assert np.std(x) > 0.1
+    assert np.std(y) > 0.01
     return x, y, random.uniform(0.5, 2.0, ROWS)
 
 
@@ -158,7 +159,12 @@ def test_every_layer_with_every_loss(middle, loss_name):
 
 @pytest.mark.parametrize(
     ("last", "loss_name"),
-    [(fn.Softmax(), "cross_entropy"), (fn.Sigmoid(), "binary_cross_entropy"), (fn.Softmax(), "mse"), (fn.Sigmoid(), "mae")],
+    [
+        (fn.Softmax(), "cross_entropy"),
+        (fn.Sigmoid(), "binary_cross_entropy"),
+        (fn.Softmax(), "mse"),
+        (fn.Sigmoid(), "mae"),
+    ],
 )
 def test_final_activation(last, loss_name):
     """Fused with its loss, or as a layer of its own."""
@@ -225,7 +231,8 @@ def test_float32_gradients(middle):
         for name, g64 in double.gradients().items():
             g32 = single.gradients()[name]
             if name in biases_before_batchnorm(double):
-                assert np.abs(g32).max() <= 1e-6 and np.abs(g64).max() <= 1e-12
+                assert np.abs(g32).max() <= 1e-6
+                assert np.abs(g64).max() <= 1e-12
             else:
                 assert np.linalg.norm(g32 - g64) <= 1e-5 * np.linalg.norm(g64), (seed, name)
 
