@@ -62,17 +62,17 @@ typedef enum fnn_activation {
     FNN_SILU = 6,       /* x / (1 + e^-x) */
     FNN_SOFTPLUS = 7,   /* log(1 + e^x) */
     FNN_TANH = 8,
-    FNN_SIGMOID = 9,    /* 1 / (1 + e^-x) */
-    FNN_SOFTMAX = 10    /* over the outputs of a row */
+    FNN_SIGMOID = 9, /* 1 / (1 + e^-x) */
+    FNN_SOFTMAX = 10 /* over the outputs of a row */
 } fnn_activation;
 
 typedef enum fnn_layer_kind {
-    FNN_DENSE = 1,       /* y = activation(x W + b) */
-    FNN_BATCHNORM = 2,   /* y = gamma (x - mean) / sqrt(var + eps) + beta */
+    FNN_DENSE = 1,     /* y = activation(x W + b) */
+    FNN_BATCHNORM = 2, /* y = gamma (x - mean) / sqrt(var + eps) + beta */
     FNN_DROPOUT = 3,
     FNN_ACTIVATION = 4,
-    FNN_SCALE = 5,       /* y = factor x */
-    FNN_STANDARDIZE = 6  /* y = (x - mean) / scale; first layer only */
+    FNN_SCALE = 5,      /* y = factor x */
+    FNN_STANDARDIZE = 6 /* y = (x - mean) / scale; first layer only */
 } fnn_layer_kind;
 
 /* One entry of the layer list. Fields that its kind does not name are ignored. */
@@ -95,8 +95,8 @@ typedef struct fnn_net fnn_net;
 /* Build a net: check every size, lay out the parameters and allocate them (64-byte aligned, zero but for gamma = 1,
  * running_var = 1). `seed` fixes initial weights, dropout masks and shuffles. On failure *net is NULL.
  * FNN_EINVAL: no layers, a zero size, a value out of range. FNN_EOVERFLOW, FNN_ENOMEM. */
-fnn_status fnn_net_create(fnn_net **net, const fnn_layer *layers, size_t n_layers, size_t input_size,
-                          fnn_dtype dtype, uint64_t seed);
+fnn_status fnn_net_create(fnn_net **net, const fnn_layer *layers, size_t n_layers, size_t input_size, fnn_dtype dtype,
+                          uint64_t seed);
 void fnn_net_free(fnn_net *net); /* NULL is allowed */
 
 size_t fnn_net_input_size(const fnn_net *net);
@@ -104,12 +104,12 @@ size_t fnn_net_output_size(const fnn_net *net);
 
 /* A parameter or statistic of the net: rows x columns elements, row i at data + i * stride elements. */
 typedef struct fnn_tensor {
-    char name[32];    /* "0.weight", "1.running_mean", ...: index in the layer list and role */
+    char name[32]; /* "0.weight", "1.running_mean", ...: index in the layer list and role */
     size_t layer;
-    size_t rows;      /* 1 for vectors */
+    size_t rows; /* 1 for vectors */
     size_t columns;
-    size_t stride;    /* elements between rows, >= columns */
-    size_t offset;    /* elements from the start of the parameter arena */
+    size_t stride; /* elements between rows, >= columns */
+    size_t offset; /* elements from the start of the parameter arena */
     int trainable;
 } fnn_tensor;
 

@@ -58,7 +58,8 @@ typedef struct fnn_targets {
     const double *weights; /* one per row, >= 0, or NULL for 1 */
 } fnn_targets;
 
-/* Sets what the following steps use; moments are kept unless the optimizer's kind changes. penalties: one per layer-list entry. */
+/* Sets what the following steps use; moments are kept unless the optimizer's kind changes. penalties: one per
+ * layer-list entry. */
 fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
                              const fnn_penalty *penalties);
 
@@ -66,7 +67,8 @@ fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const
 typedef enum fnn_poll { FNN_POLL_CONTINUE = 0, FNN_POLL_STOP = 1, FNN_POLL_ABANDON = 2 } fnn_poll;
 typedef fnn_poll (*fnn_poll_function)(void *argument);
 
-/* A stretch of training steps, and what came of it. Batch b has the rows order[batch_starts[b] .. batch_starts[b+1]). */
+/* A stretch of training steps, and what came of it. Batch b has the rows order[batch_starts[b] .. batch_starts[b+1]).
+ */
 typedef struct fnn_run {
     const fnn_features *x;
     const fnn_targets *y;
@@ -76,13 +78,13 @@ typedef struct fnn_run {
     size_t n_batches;
     size_t micro_batch;           /* most rows in one pass; 0: whole batches */
     const double *learning_rates; /* one per batch */
-    void *outputs; /* NULL, or (positions, output_size): outputs in training mode, before a final activation that the loss
-                      takes over (see fnn_net_fused_output), for batch_starts[0] .. */
+    void *outputs; /* NULL, or (positions, output_size): outputs in training mode, before a final activation that the
+                      loss takes over (see fnn_net_fused_output), for batch_starts[0] .. */
     fnn_poll_function poll; /* may be NULL: stop after this step, or abandon it */
     void *poll_argument;
     int n_threads; /* 0: as configured */
     /* results */
-    double loss_sum;     /* sum over finished batches of (batch loss * its sum of weights) */
+    double loss_sum; /* sum over finished batches of (batch loss * its sum of weights) */
     double weight_sum;
     double squared_norm; /* of the last finished step's gradient with penalties, before clipping */
     size_t batches_done; /* finished or skipped (all weights zero) */
@@ -93,18 +95,20 @@ typedef struct fnn_run {
 /* FNN_OK, FNN_EDIVERGED, FNN_EINTERRUPTED (abandoned), FNN_ENOMEM, FNN_EOVERFLOW, FNN_ENOTREADY, FNN_EINVAL. */
 fnn_status fnn_train(fnn_net *net, fnn_run *run);
 
-/* One training-mode pass at a time, for own losses and own loops. out (m, output_size) and dy contiguous. Forward counts as one
- * training-mode pass for the random numbers. */
+/* One training-mode pass at a time, for own losses and own loops. out (m, output_size) and dy contiguous. Forward
+ * counts as one training-mode pass for the random numbers. */
 fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int64_t *rows, size_t m, int n_threads);
-/* Gradients of the last forward: parameters' into fnn_net_gradients (overwritten), inputs' into dx (m, input_size) as the first
- * node sees them (after Scale/Standardize in front), or NULL. */
+/* Gradients of the last forward: parameters' into fnn_net_gradients (overwritten), inputs' into dx (m, input_size) as
+ * the first node sees them (after Scale/Standardize in front), or NULL. */
 fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_threads);
-/* Penalty + clip + optimizer on the present gradients, and commit of the running statistics. FNN_EDIVERGED: nothing changed. */
+/* Penalty + clip + optimizer on the present gradients, and commit of the running statistics. FNN_EDIVERGED: nothing
+ * changed. */
 fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads);
 
 /* Gradient arena (layout of the trainable part of the parameters); allocated at the first call. NULL: no memory. */
 void *fnn_net_gradients(fnn_net *net);
-/* Optimizer buffer 0 (momentum, Adam's m) or 1 (second moment); NULL where the optimizer has none or it was not used yet. */
+/* Optimizer buffer 0 (momentum, Adam's m) or 1 (second moment); NULL where the optimizer has none or it was not used
+ * yet. */
 void *fnn_net_moments(fnn_net *net, int index);
 size_t fnn_net_trainable_size(const fnn_net *net); /* elements of the trainable part, padding included */
 size_t fnn_net_arena_size(const fnn_net *net);     /* elements of all parameters and statistics */
@@ -118,13 +122,15 @@ void fnn_net_set_counters(fnn_net *net, fnn_counters counters);
 /* Counters 0, moments 0: as before the first step. */
 void fnn_net_reset(fnn_net *net);
 
-/* The final activation that this loss works on the input of (SOFTMAX with cross-entropy, SIGMOID with binary cross-entropy), else IDENTITY. */
+/* The final activation that this loss works on the input of (SOFTMAX with cross-entropy, SIGMOID with binary
+ * cross-entropy), else IDENTITY. */
 fnn_activation fnn_net_fused_output(const fnn_net *net, fnn_loss_kind loss);
 double fnn_net_penalty(fnn_net *net); /* lambda sum R(w) as configured */
 
 /* ---- evaluation ---- */
 
-/* Outputs of the first n_layers entries of the layer list (all: fnn_predict), out (rows, width of that entry) contiguous. */
+/* Outputs of the first n_layers entries of the layer list (all: fnn_predict), out (rows, width of that entry)
+ * contiguous. */
 fnn_status fnn_predict_layers(fnn_net *net, void *out, const fnn_features *x, size_t n_layers, int n_threads);
 size_t fnn_net_layer_width(const fnn_net *net, size_t layer);
 /* Outputs before the final activation that `loss` takes over. */
@@ -132,23 +138,32 @@ fnn_status fnn_predict_for_loss(fnn_net *net, void *out, const fnn_features *x, 
 /* Weighted mean loss of outputs (rows, output_size), contiguous, as from fnn_predict_for_loss. */
 fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, const fnn_targets *y, const fnn_loss *loss,
                           size_t rows);
-/* Mean and standard deviation (divisor `samples`) over dropout masks, BatchNorm at its running statistics; both (rows, output_size). */
+/* Mean and standard deviation (divisor `samples`) over dropout masks, BatchNorm at its running statistics; both (rows,
+ * output_size). */
 fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, size_t samples,
                           uint64_t seed, int n_threads);
 /* Exact expectation over all masks; units under dropout (fnn_net_dropout_units) must be <= 40. */
 fnn_status fnn_predict_expected(fnn_net *net, void *out, const fnn_features *x, int n_threads);
-size_t fnn_net_dropout_units(const fnn_net *net); /* units whose masks are random: sum of widths of Dropout layers with p > 0 */
+size_t fnn_net_dropout_units(
+    const fnn_net *net); /* units whose masks are random: sum of widths of Dropout layers with p > 0 */
 /* array (rows, columns) contiguous <- activation(array), in the net's dtype. */
-fnn_status fnn_activate(fnn_net *net, void *array, fnn_activation activation, double alpha, size_t rows, size_t columns);
+fnn_status fnn_activate(fnn_net *net, void *array, fnn_activation activation, double alpha, size_t rows,
+                        size_t columns);
 
 /* ---- draws and checks ---- */
 
-typedef enum fnn_draw { FNN_DRAW_CONSTANT = 0, FNN_DRAW_UNIFORM = 1, FNN_DRAW_NORMAL = 2, FNN_DRAW_ORTHOGONAL = 3 } fnn_draw;
+typedef enum fnn_draw {
+    FNN_DRAW_CONSTANT = 0,
+    FNN_DRAW_UNIFORM = 1,
+    FNN_DRAW_NORMAL = 2,
+    FNN_DRAW_ORTHOGONAL = 3
+} fnn_draw;
 /* Fill a tensor: constant a; uniform [-a, a); normal with sigma a; orthogonal rows or columns times a. */
 fnn_status fnn_net_draw(fnn_net *net, size_t tensor, fnn_draw draw, double a);
 /* order (n) = the permutation number `epoch` of this seed. */
 fnn_status fnn_permutation(int64_t *order, size_t n, uint64_t seed, uint64_t epoch);
-/* First feature that is not finite after conversion to the net's dtype; *row = SIZE_MAX if none. Integers are never looked at. */
+/* First feature that is not finite after conversion to the net's dtype; *row = SIZE_MAX if none. Integers are never
+ * looked at. */
 fnn_status fnn_find_nonfinite(fnn_net *net, const fnn_features *x, size_t *row, size_t *column);
 
 #endif

@@ -95,8 +95,7 @@ static void dropout_forward(void *y, uint8_t *mask, const void *x, uint32_t thre
             draw_kept(kept, threshold, random, block, (rows - 1) * row_length + columns);
             for (size_t r = 0; r < rows; r++) {
                 size_t at = (i + r) * ld + j;
-                apply_mask((real *)y + at, (const real *)x + at, kept + r * row_length, (real)scale,
-                           columns, ld - j);
+                apply_mask((real *)y + at, (const real *)x + at, kept + r * row_length, (real)scale, columns, ld - j);
                 if (mask)
                     copy_short(mask + at, kept + r * row_length, columns);
             }

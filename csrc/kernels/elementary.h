@@ -62,15 +62,15 @@ static const real ERF_POLYNOMIAL[] = {
     0.0052239776151216851604, -0.0008548326169056378156, 0.00012055288775977779943, -0.000014924176609518388406,
     1.6430387842356577081e-6, -1.5937597220992661021e-7, 1.1463748894838496928e-8};
 
-/* 0 <= a <= 39.1: err 2^-57.9 */
-static const real TAIL_CENTER = 6;
+/* 0 <= a <= 39.1: err 2^-62.0 */
+static const real TAIL_CENTER = 5;
 static const real TAIL_POLYNOMIAL[] = {
-    0.064779314324446849188, -0.05841741913257212899, 0.04741407431789866406, -0.034491965481299200803,
-    0.022331187153469802851, -0.012723352672041217593, 0.0062643263057839019941, -0.0025821096256290426522,
-    0.00083581838619894710005, -0.00017763376756815499693, 2.7391722968009300245e-6, 0.000015113368480023617886,
-    -5.3960200021465442056e-6, 8.9631832695354633479e-8, 5.6642867891224401512e-7, -1.4997221980296220781e-7,
-    -3.5936271176986103196e-8, 2.5855679310820961246e-8, 8.2839765866066022551e-10, -3.5785198284458587879e-9,
-    5.6153388012545535653e-13, 3.9294364788859441899e-10, 5.7626552937302968391e-11};
+    0.076919304975006295953, -0.066538250289005684862, 0.049530561596997607263, -0.031353315667128780591,
+    0.016502036617040707132, -0.006911863870686615014, 0.0020795066799266140582, -2.9933767620523608196e-4,
+    -7.9786938942113346756e-5, 5.4489899430375198895e-5, -5.9375806040432965956e-6, -4.9762463940496081741e-6,
+    1.6681631683137949083e-6, 3.9798290105343379909e-7, -2.7706914972740204012e-7, -3.3461933571350553998e-8,
+    4.3622699304829788669e-8, 4.0225523344733431058e-9, -7.0052118019022254253e-9, -8.5737235256298547433e-10,
+    1.0728622121906210471e-9, 2.210895913959383909e-10, -1.1385481465360101729e-10, -3.7308509759061502692e-11};
 
 #endif
 
@@ -221,16 +221,18 @@ FNN_INLINE exp_reduced gaussian_reduce(vreal x, real factor, int bias)
     return exp_reduce(-factor * upper * upper, factor * (x - upper) * (x + upper), bias);
 }
 
-/* e^(a^2 / 2) Phi(-a), a >= 0. The polynomial is steep where a is small, so q is mended to its last digit. d = 1 - q:
- * on the left the mended q gives it with fewer roundings than the division, on the right the subtraction would lose
- * digits. */
-FNN_INLINE vreal normal_tail(vreal a)
+/* e^(a^2 / 2) Phi(-a), or a times that, a >= 0. The polynomial is steep where a is small, so q is mended to its last digit.
+ * d = 1 - q, and a d = center (1 + q): of the equal forms each side takes the one with the fewest roundings. */
+FNN_INLINE vreal normal_tail(vreal a, int times_a)
 {
-    const vreal d = 2 * TAIL_CENTER / (a + TAIL_CENTER);
+    const vreal center = vsplat(TAIL_CENTER);
+    const vreal d = 2 * center / (a + center);
     const vreal rough = 1 - d;
-    const vreal residual = vfma(-rough, a, vfma(rough + 1, vsplat(-TAIL_CENTER), a)); /* a - center - q (a + center) */
+    const vreal residual = vfma(-rough, a, vfma(rough + 1, -center, a)); /* a - center - q (a + center) */
     const vreal q = vfma(residual, d * ((real)0.5 / TAIL_CENTER), rough);
-    return vselect(q < vsplat(0), 1 - q, d) * POLYNOMIAL(q, TAIL_POLYNOMIAL);
+    const vreal left = times_a ? a * (1 - q) : 1 - q;
+    const vreal right = times_a ? vfma(center, q, center) : d;
+    return vselect(q < vsplat(0), left, right) * POLYNOMIAL(q, TAIL_POLYNOMIAL);
 }
 
 FNN_INLINE vreal verf(vreal x)
@@ -238,7 +240,7 @@ FNN_INLINE vreal verf(vreal x)
     const vreal a = vmin(vsplat(ERF_MAX), vabs(x));
     const exp_reduced e = gaussian_reduce(a, 1, EXPONENT_BIAS);
     const vreal gaussian = (1 + expm1_polynomial(e.r)) * (vreal)(e.n << MANTISSA_BITS);
-    const vreal large = vwith_sign(1 - 2 * gaussian * normal_tail(a * SQRT_2), x);
+    const vreal large = vwith_sign(1 - 2 * gaussian * normal_tail(a * SQRT_2, 0), x);
     return vselect(a < vsplat(ERF_SMALL), vfma(x, POLYNOMIAL(x * x, ERF_POLYNOMIAL), x), large);
 }
 
@@ -248,7 +250,7 @@ FNN_INLINE vreal vgelu(vreal x)
 {
     const vreal a = vmin(vsplat(GELU_MAX), vabs(x));
     const exp_reduced e = gaussian_reduce(a, (real)0.5, 2 * EXPONENT_BIAS);
-    const vreal scaled = a * normal_tail(a);
+    const vreal scaled = normal_tail(a, 1);
     const vreal tail = vfma(scaled, expm1_polynomial(e.r), scaled);
     return vmax(vsplat(-0.0), x) - scale_by_power(tail, e.n); /* in this order NaN and the sign of zero stay */
 }
@@ -259,7 +261,7 @@ FNN_INLINE vreal vgelu_derivative(vreal x)
     const vreal a = vmin(vsplat(GELU_MAX), vabs(x));
     const exp_reduced e = gaussian_reduce(a, (real)0.5, 2 * EXPONENT_BIAS);
     const vreal gaussian = scale_by_power(1 + expm1_polynomial(e.r), e.n);
-    const vreal tail = gaussian * normal_tail(a);
+    const vreal tail = gaussian * normal_tail(a, 0);
     const vreal phi_x = INVERSE_SQRT_2PI * gaussian * a;
     return vselect(x < vsplat(0), tail - phi_x, 1 - tail + phi_x);
 }

@@ -28,16 +28,18 @@ FNN_INLINE void compute_tiles(const tiles *t, vreal *sum, const int rows, const 
     for (size_t count = t->count; count; count--) {
         if (t->start == t->c) {
             FNN_UNROLL
-            for (int i = 0; i < rows; i++)
+            for (int i = 0; i < rows; i++) {
                 FNN_UNROLL
                 for (int j = 0; j < vectors; j++)
                     sum[i * vectors + j] = vload(c + (size_t)i * ldc + j * VW);
+            }
         } else {
             FNN_UNROLL
-            for (int i = 0; i < rows; i++)
+            for (int i = 0; i < rows; i++) {
                 FNN_UNROLL
                 for (int j = 0; j < vectors; j++)
                     sum[i * vectors + j] = t->start ? vload(t->start + j * VW) : (vreal){0};
+            }
         }
         const real *a = a_tile, *b = t->b;
         for (size_t p = t->k; p; p--) {
@@ -57,10 +59,11 @@ FNN_INLINE void compute_tiles(const tiles *t, vreal *sum, const int rows, const 
                 sum[i] = vactivate(sum[i], FNN_RELU, 0);
         }
         FNN_UNROLL
-        for (int i = 0; i < rows; i++)
+        for (int i = 0; i < rows; i++) {
             FNN_UNROLL
             for (int j = 0; j < vectors; j++)
                 vstore(c + (size_t)i * ldc + j * VW, sum[i * vectors + j]);
+        }
         a_tile += (size_t)rows * row_stride;
         c += (size_t)rows * ldc;
     }
@@ -102,11 +105,11 @@ enum {
     PACK_PANELS = 4            /* and a copy of A from this many panels on */
 };
 
-#define FNN_DEFINE_TILES(ROWS, VECTORS)                   \
-    static void tiles_##ROWS##x##VECTORS(const tiles *t)  \
-    {                                                     \
-        vreal sum[(ROWS) * (VECTORS)];                    \
-        compute_tiles(t, sum, ROWS, VECTORS);             \
+#define FNN_DEFINE_TILES(ROWS, VECTORS)                  \
+    static void tiles_##ROWS##x##VECTORS(const tiles *t) \
+    {                                                    \
+        vreal sum[(ROWS) * (VECTORS)];                   \
+        compute_tiles(t, sum, ROWS, VECTORS);            \
     }
 #define FNN_LIST_TILES(ROWS, VECTORS) [VECTORS][ROWS] = tiles_##ROWS##x##VECTORS,
 FNN_SHAPES(FNN_DEFINE_TILES)
@@ -290,10 +293,11 @@ FNN_INLINE void sum_vectors(real *sums, const real *x, int accumulate, size_t m,
     FNN_UNROLL
     for (int j = 0; j < vectors; j++)
         sum[j] = accumulate ? vload(sums + j * VW) : (vreal){0};
-    for (size_t i = 0; i < m; i++)
+    for (size_t i = 0; i < m; i++) {
         FNN_UNROLL
         for (int j = 0; j < vectors; j++)
             sum[j] += vload(x + i * ldx + j * VW);
+    }
     FNN_UNROLL
     for (int j = 0; j < vectors; j++)
         vstore(sums + j * VW, sum[j]);

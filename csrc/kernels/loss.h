@@ -128,8 +128,8 @@ FNN_INLINE vreal smoothed(const real *t, size_t columns, real keep, real floor)
 }
 
 /* *mass = sum_j t_j, *cross = sum_j t_j (max - z_j) of the smoothed targets; with t = NULL every target is floor. */
-FNN_INLINE void target_sums(double *mass, double *cross, const real *z, const real *t, real max, real keep,
-                            real floor, size_t n, size_t ld)
+FNN_INLINE void target_sums(double *mass, double *cross, const real *z, const real *t, real max, real keep, real floor,
+                            size_t n, size_t ld)
 {
     wide_lanes masses = {0}, crosses = {0};
     for (size_t j = 0; j < n; j += LANES) {

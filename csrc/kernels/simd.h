@@ -1,8 +1,8 @@
 /* Vectors of `real` in GCC/Clang vector extensions: one source for every instruction set. FNN_VBYTES is the width of a
  * register in bytes; a target without vectors still compiles (the compiler then works element by element).
  *
- * Write whole-vector expressions. A per-lane subscript in a hot loop spills to the stack (about 9 times slower with GCC 12), and a
- * vector type wider than the target's register does as well. */
+ * Write whole-vector expressions. A per-lane subscript in a hot loop spills to the stack (about 9 times slower with GCC
+ * 12), and a vector type wider than the target's register does as well. */
 #ifndef FNN_VBYTES
 #error "kernel headers are reached through isa_*.c alone, which set the vector width"
 #endif
@@ -30,16 +30,16 @@ typedef uint64_t real_uint;
 #endif
 
 typedef real vreal __attribute__((vector_size(FNN_VBYTES)));
-typedef real_int vint __attribute__((vector_size(FNN_VBYTES)));   /* comparison results: 0 or -1 per lane */
+typedef real_int vint __attribute__((vector_size(FNN_VBYTES))); /* comparison results: 0 or -1 per lane */
 typedef real_uint vuint __attribute__((vector_size(FNN_VBYTES)));
 typedef double vdouble __attribute__((vector_size(FNN_VBYTES)));
 typedef uint64_t vu64 __attribute__((vector_size(FNN_VBYTES)));
 
 enum {
-    VW = FNN_VBYTES / sizeof(real),    /* lanes of a vreal */
-    VD = FNN_VBYTES / sizeof(double),  /* lanes of a vdouble */
-    LANES = 16,                        /* every reduction has this many lanes, whatever the width */
-    PAD = 64 / sizeof(real)            /* leading dimensions of padded matrices are multiples of this */
+    VW = FNN_VBYTES / sizeof(real),   /* lanes of a vreal */
+    VD = FNN_VBYTES / sizeof(double), /* lanes of a vdouble */
+    LANES = 16,                       /* every reduction has this many lanes, whatever the width */
+    PAD = 64 / sizeof(real)           /* leading dimensions of padded matrices are multiples of this */
 };
 
 #define FNN_INLINE static inline __attribute__((always_inline))

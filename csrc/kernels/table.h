@@ -1,9 +1,9 @@
 /* The kernels of one instruction set and one element type as a table of functions.
  *
  * `real` below is float or double; pointers to it are passed as void so that the rooms above are compiled once for
- * both. Kernels read and write exactly what their comment in kernels.def says, at any alignment, never call malloc, libm or a
- * thread, and give the same bits for every vector width. A "padded" matrix has a leading dimension (elements between
- * rows) that is a multiple of FNN_PAD_BYTES; whole padded rows are computed. */
+ * both. Kernels read and write exactly what their comment in kernels.def says, at any alignment, never call malloc,
+ * libm or a thread, and give the same bits for every vector width. A "padded" matrix has a leading dimension (elements
+ * between rows) that is a multiple of FNN_PAD_BYTES; whole padded rows are computed. */
 #ifndef FNN_TABLE_H
 #define FNN_TABLE_H
 

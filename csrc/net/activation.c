@@ -30,9 +30,8 @@ static void activation_backward(fnn_pass *pass, const fnn_node *node, bool input
     if (!input_gradient)
         return;
     void *dy = own_gradient(pass, node);
-    pass->kernels->activation_backward(dy, dy, own_rows(pass, node, node->x),
-                                       own_rows(pass, node, node->y), node->layer.activation, node->layer.alpha,
-                                       own_count(pass, node));
+    pass->kernels->activation_backward(dy, dy, own_rows(pass, node, node->x), own_rows(pass, node, node->y),
+                                       node->layer.activation, node->layer.alpha, own_count(pass, node));
 }
 
 static void *activation_predict(const fnn_block *block, const fnn_node *node, void *y, void *x, bool fused)

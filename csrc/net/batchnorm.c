@@ -64,8 +64,8 @@ static void gradient_sums(const fnn_pass *pass, const fnn_node *node)
         return;
     size_t n = end - begin;
     void *dgamma = vector(net, node->dgamma, begin), *dbeta = vector(net, node->dbeta, begin);
-    pass->kernels->batchnorm_backward_sums(dgamma, dbeta, fnn_at(net, pass->gradient, begin), vector(net, node->x, begin),
-                                           vector(net, node->batch_mean, begin),
+    pass->kernels->batchnorm_backward_sums(dgamma, dbeta, fnn_at(net, pass->gradient, begin),
+                                           vector(net, node->x, begin), vector(net, node->batch_mean, begin),
                                            vector(net, node->batch_variance, begin), node->layer.eps, pass->rows, n,
                                            node->ld_outputs);
     char *gamma_gradient = net->gradients + (node->weight + begin) * net->real_size;
@@ -93,7 +93,8 @@ static void backward(fnn_pass *pass, const fnn_node *node, bool input_gradient)
     size_t first = pass->row_begin * node->ld_outputs;
     void *dy = fnn_at(net, pass->gradient, first);
     pass->kernels->batchnorm_backward(
-        dy, dy, vector(net, node->x, first), learns ? fnn_training(net, node->batch_mean) : fnn_parameter(net, node->mean),
+        dy, dy, vector(net, node->x, first),
+        learns ? fnn_training(net, node->batch_mean) : fnn_parameter(net, node->mean),
         learns ? fnn_training(net, node->batch_variance) : fnn_parameter(net, node->variance),
         fnn_parameter(net, node->weight), fnn_training(net, learns ? node->dgamma : node->zeros),
         fnn_training(net, learns ? node->dbeta : node->zeros), node->layer.eps, pass->rows,

@@ -27,8 +27,8 @@ static void forward(const fnn_pass *pass, const fnn_node *node, bool fused)
                   fnn_at(net, fnn_training(net, node->x), begin * node->ld_inputs), pass->row_end - begin, fused);
 }
 
-/* dW and db as one matrix in the arena: k rows of W, then b. The sum over the batch is cut into chunks when the matrix is
- * small and the batch long: then threads share the chunks, and the chunks are added in order. */
+/* dW and db as one matrix in the arena: k rows of W, then b. The sum over the batch is cut into chunks when the matrix
+ * is small and the batch long: then threads share the chunks, and the chunks are added in order. */
 static void weight_gradients(const fnn_pass *pass, const fnn_node *node)
 {
     const fnn_net *net = pass->net;
@@ -96,9 +96,9 @@ static void backward(fnn_pass *pass, const fnn_node *node, bool input_gradient)
         return;
     pass->gradient_index ^= 1;
     void *dx = fnn_training(net, net->gradient_place[pass->gradient_index]);
-    pass->kernels->dense_backward_input(fnn_at(net, dx, begin * node->ld_inputs),
-                                        fnn_at(net, pass->gradient, begin * node->ld_outputs), panel,
-                                        pass->row_end - begin, k, n, node->ld_inputs, node->ld_outputs, node->ld_inputs);
+    pass->kernels->dense_backward_input(
+        fnn_at(net, dx, begin * node->ld_inputs), fnn_at(net, pass->gradient, begin * node->ld_outputs), panel,
+        pass->row_end - begin, k, n, node->ld_inputs, node->ld_outputs, node->ld_inputs);
     pass->gradient = dx;
 }
 

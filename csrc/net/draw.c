@@ -15,7 +15,8 @@ static void draw_rows(fnn_net *net, const fnn_tensor *tensor, fnn_draw draw, dou
     }
 }
 
-/* Orthonormal rows of the wide form of a standard normal matrix: those of the tensor, or of its transpose if it is tall. */
+/* Orthonormal rows of the wide form of a standard normal matrix: those of the tensor, or of its transpose if it is
+ * tall. */
 static fnn_status draw_orthogonal(fnn_net *net, const fnn_tensor *tensor, double gain, const fnn_random *random)
 {
     bool tall = tensor->rows > tensor->columns;

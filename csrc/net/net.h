@@ -1,11 +1,12 @@
 /* The net as C sees it: a plan of nodes over arenas of one layout, and the passes that walk it.
  *
- * A node is one operation on a batch. A layer-list entry becomes no node (Identity; Scale or Standardize in front, which the
- * gather does), one, or two (Dense with its own activation). Every node type is one small file with {shape, forward,
- * backward, predict}.
+ * A node is one operation on a batch. A layer-list entry becomes no node (Identity; Scale or Standardize in front,
+ * which the gather does), one, or two (Dense with its own activation). Every node type is one small file with {shape,
+ * forward, backward, predict}.
  *
- * A training step is one program run by all threads of a pool job. A thread owns the rows [row_begin, row_end) of the batch; it may
- * use other rows' results only after a barrier. What a thread computes never depends on how many there are. */
+ * A training step is one program run by all threads of a pool job. A thread owns the rows [row_begin, row_end) of the
+ * batch; it may use other rows' results only after a barrier. What a thread computes never depends on how many there
+ * are. */
 #ifndef FNN_NET_H
 #define FNN_NET_H
 
@@ -20,10 +21,10 @@
 #define FNN_NONE SIZE_MAX
 
 enum {
-    UPDATE_CHUNK = 4096,   /* elements per partial sum of the gradient's norm */
-    PREDICT_ROWS = 64,     /* rows of a block that runs through all layers while it is hot */
-    WORKSPACE_SLOTS = 16,  /* prediction workspaces kept for re-use */
-    MAX_ENUMERATED = 40    /* units under dropout in an exact expectation */
+    UPDATE_CHUNK = 4096,  /* elements per partial sum of the gradient's norm */
+    PREDICT_ROWS = 64,    /* rows of a block that runs through all layers while it is hot */
+    WORKSPACE_SLOTS = 16, /* prediction workspaces kept for re-use */
+    MAX_ENUMERATED = 40   /* units under dropout in an exact expectation */
 };
 
 typedef struct fnn_node fnn_node;
@@ -33,7 +34,8 @@ typedef struct fnn_block fnn_block;
 typedef struct fnn_node_type {
     /* y of this batch from its input, training mode. */
     void (*forward)(const fnn_pass *pass, const fnn_node *node, bool fused);
-    /* Parameter gradients from pass->gradient; when the node below needs it, pass->gradient becomes the input's gradient. */
+    /* Parameter gradients from pass->gradient; when the node below needs it, pass->gradient becomes the input's
+     * gradient. */
     void (*backward)(fnn_pass *pass, const fnn_node *node, bool input_gradient);
     /* y from x for a block of rows, evaluation mode; returns where y is (x itself where the node works in place). */
     void *(*predict)(const fnn_block *block, const fnn_node *node, void *y, void *x, bool fused);
@@ -43,16 +45,16 @@ extern const fnn_node_type fnn_dense, fnn_batchnorm, fnn_dropout, fnn_activation
 
 struct fnn_node {
     const fnn_node_type *type;
-    fnn_layer layer;     /* the entry it came from; activation and alpha are this node's own */
+    fnn_layer layer; /* the entry it came from; activation and alpha are this node's own */
     size_t layer_index;
     size_t inputs, outputs;       /* widths */
     size_t ld_inputs, ld_outputs; /* padded */
     size_t weight, bias;          /* places in the parameter arena: W, b; or gamma, beta; FNN_NONE where absent */
     size_t mean, variance;        /* BatchNorm's running statistics */
-    bool fuses_next;   /* Dense: the next node is an activation that its product may apply */
-    bool in_place;     /* training: y is stored over x */
-    uint32_t threshold; /* Dropout: p = threshold / 65536 */
-    double drop_scale;  /* Dropout: of kept values in training */
+    bool fuses_next;              /* Dense: the next node is an activation that its product may apply */
+    bool in_place;                /* training: y is stored over x */
+    uint32_t threshold;           /* Dropout: p = threshold / 65536 */
+    double drop_scale;            /* Dropout: of kept values in training */
     /* places in the training workspace, in bytes */
     size_t x, y, mask;
     size_t batch_mean, batch_variance, pending_mean, pending_variance, dgamma, dbeta, zeros;
@@ -79,7 +81,7 @@ struct fnn_net {
 
     size_t n_layers;
     fnn_layer *layers;
-    size_t *layer_end;   /* nodes of entries 0..i */
+    size_t *layer_end; /* nodes of entries 0..i */
     size_t *layer_width;
     size_t n_nodes;
     fnn_node *nodes;
@@ -119,12 +121,12 @@ struct fnn_pass {
     size_t rows;
     size_t row_begin, row_end; /* this thread's own */
     int thread, n_threads;
-    fnn_random random;     /* layer is filled in by Dropout */
-    uint64_t first_row;    /* place of row 0 in the whole batch */
-    bool accumulate;       /* add to the gradients (micro-batches after the first) */
+    fnn_random random;  /* layer is filled in by Dropout */
+    uint64_t first_row; /* place of row 0 in the whole batch */
+    bool accumulate;    /* add to the gradients (micro-batches after the first) */
     bool first_micro;
-    void *gradient;        /* d loss / d y of the node at hand; (rows, ld) */
-    int gradient_index;    /* which of the two gradient buffers that is */
+    void *gradient;     /* d loss / d y of the node at hand; (rows, ld) */
+    int gradient_index; /* which of the two gradient buffers that is */
     int panel;
 };
 
@@ -136,7 +138,7 @@ struct fnn_block {
     const fnn_kernels *kernels;
     size_t rows;
     enum fnn_mode mode;
-    fnn_random random;   /* FNN_SAMPLE */
+    fnn_random random; /* FNN_SAMPLE */
     uint64_t first_row;
     uint64_t first_mask; /* FNN_ENUMERATE: row i has mask first_mask + i */
 };
@@ -194,7 +196,8 @@ typedef struct fnn_update_result {
 } fnn_update_result;
 fnn_status fnn_prepare_update(fnn_net *net);
 fnn_update_result fnn_update_shared(fnn_net *net, double learning_rate, double loss, int thread, int n_threads);
-/* The first layer with a non-finite output in the last pass, else the last one with a non-finite gradient, else SIZE_MAX. */
+/* The first layer with a non-finite output in the last pass, else the last one with a non-finite gradient, else
+ * SIZE_MAX. */
 size_t fnn_failed_layer(const fnn_net *net, size_t rows, size_t end);
 
 #endif

@@ -263,8 +263,8 @@ static fnn_status build(fnn_net *net, const fnn_layer *layers)
     return status;
 }
 
-fnn_status fnn_net_create(fnn_net **result, const fnn_layer *layers, size_t n_layers, size_t input_size, fnn_dtype dtype,
-                          uint64_t seed)
+fnn_status fnn_net_create(fnn_net **result, const fnn_layer *layers, size_t n_layers, size_t input_size,
+                          fnn_dtype dtype, uint64_t seed)
 {
     if (!result)
         return FNN_EINVAL;
@@ -406,7 +406,8 @@ double fnn_pass_work(const fnn_net *net, size_t rows)
     double work = 0;
     for (size_t i = 0; i < net->n_nodes; i++) {
         const fnn_node *node = &net->nodes[i];
-        work += node->type == &fnn_dense ? (double)node->inputs * (double)node->ld_outputs : 8.0 * (double)node->outputs;
+        work +=
+            node->type == &fnn_dense ? (double)node->inputs * (double)node->ld_outputs : 8.0 * (double)node->outputs;
     }
     return work * (double)rows;
 }

@@ -55,8 +55,8 @@ void *fnn_run_block(fnn_block *block, size_t begin, size_t end, void *x, void *y
 typedef struct predict_job {
     fnn_net *net;
     const fnn_features *x;
-    char *out;       /* predictions, means or expectations */
-    char *deviation; /* Monte Carlo */
+    char *out;         /* predictions, means or expectations */
+    char *deviation;   /* Monte Carlo */
     size_t begin, end; /* nodes: those before `begin` (the first Dropout) are free of randomness */
     size_t width, ld;  /* of the outputs */
     size_t samples;
@@ -285,7 +285,8 @@ fnn_status fnn_predict_expected(fnn_net *net, void *out, const fnn_features *x, 
         return FNN_EINVAL;
     if (units == 0)
         return fnn_predict(net, out, x, n_threads);
-    predict_job job = {.net = net, .x = x, .out = out, .begin = first_dropout(net), .end = net->n_nodes, .units = units};
+    predict_job job = {
+        .net = net, .x = x, .out = out, .begin = first_dropout(net), .end = net->n_nodes, .units = units};
     return run_job(&job, expected_rows, (double)((uint64_t)1 << units), true, n_threads);
 }
 

@@ -81,7 +81,7 @@ typedef struct micro_batch {
     const fnn_run *run;
     size_t position; /* of its first row in the order */
     size_t rows;
-    size_t first_row; /* in its batch */
+    size_t first_row;  /* in its batch */
     double weight_sum; /* of the whole batch */
     double learning_rate;
     bool last;
@@ -200,7 +200,8 @@ static bool has_batch_statistics(const fnn_net *net)
     return false;
 }
 
-/* Rows of the next micro-batch when `rest` are left. A remainder of one row joins it where a batch of one has no statistics. */
+/* Rows of the next micro-batch when `rest` are left. A remainder of one row joins it where a batch of one has no
+ * statistics. */
 static size_t micro_rows(size_t rest, size_t micro, bool no_single)
 {
     if (micro == 0 || rest <= micro || (no_single && rest == micro + 1))
@@ -259,10 +260,8 @@ static fnn_status diverged(fnn_net *net, fnn_run *run, const micro_batch *batch)
 static fnn_status train_batch(fnn_net *net, fnn_run *run, size_t b, bool no_single, poll_state *state)
 {
     size_t begin = run->batch_starts[b], end = run->batch_starts[b + 1];
-    micro_batch batch = {.net = net,
-                         .run = run,
-                         .weight_sum = batch_weight(run, begin, end),
-                         .learning_rate = run->learning_rates[b]};
+    micro_batch batch = {
+        .net = net, .run = run, .weight_sum = batch_weight(run, begin, end), .learning_rate = run->learning_rates[b]};
     bool abandon = false;
     if (batch.weight_sum > 0) {
         for (size_t at = begin; at < end; at += batch.rows) {

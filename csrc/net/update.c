@@ -17,7 +17,8 @@ static void clear_moments(fnn_net *net)
 fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
                              const fnn_penalty *penalties)
 {
-    if (!net || !optimizer || !clip || !penalties || (int)optimizer->kind > FNN_ADAM || clip->kind > FNN_CLIP_TENSOR_NORM)
+    if (!net || !optimizer || !clip || !penalties || (int)optimizer->kind > FNN_ADAM ||
+        clip->kind > FNN_CLIP_TENSOR_NORM)
         return FNN_EINVAL;
     if (optimizer->kind != net->optimizer.kind) {
         net->counters.updates = 0;

@@ -18,9 +18,8 @@ static size_t place(layout *at, size_t rows, size_t columns, size_t size)
 
 static void place_batchnorm(layout *at, fnn_node *node, size_t size)
 {
-    size_t *vectors[] = {&node->batch_mean,       &node->batch_variance, &node->pending_mean,
-                         &node->pending_variance, &node->dgamma,         &node->dbeta,
-                         &node->zeros};
+    size_t *vectors[] = {&node->batch_mean, &node->batch_variance, &node->pending_mean, &node->pending_variance,
+                         &node->dgamma,     &node->dbeta,          &node->zeros};
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
         *vectors[i] = place(at, 1, node->ld_outputs, size);
 }

@@ -42,7 +42,7 @@ extern fnn_thread_functions fnn_threads;
  * each other from the first-level cache and make loads wait for unrelated stores. NULL when there is no memory.
  * bytes may be 0. */
 void *fnn_allocate(size_t bytes);
-void fnn_release(void *memory); /* NULL is allowed */
+void fnn_release(void *memory);      /* NULL is allowed */
 uint64_t fnn_allocation_count(void); /* calls of fnn_allocate so far, for the tests that count them */
 
 /* ---- the machine (runtime/cpu.c) ---- */

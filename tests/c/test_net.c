@@ -34,11 +34,8 @@ static void make_data(void)
 
 static fnn_features all_rows(void)
 {
-    return (fnn_features){.data = x,
-                          .dtype = FNN_FLOAT32,
-                          .row_stride = sizeof x[0],
-                          .column_stride = sizeof(float),
-                          .rows = ROWS};
+    return (fnn_features){
+        .data = x, .dtype = FNN_FLOAT32, .row_stride = sizeof x[0], .column_stride = sizeof(float), .rows = ROWS};
 }
 
 static fnn_status create_of(fnn_net **net, fnn_dtype dtype)
@@ -226,8 +223,8 @@ void run_net_tests(void)
     RUN(test_same_bits_for_any_thread_count);
 }
 
-/* A hash (FNV-1a) of all parameters after 201 steps with BatchNorm, dropout, clipping and Adam, for both element types: compared
- * between compilers and machines. */
+/* A hash (FNV-1a) of all parameters after 201 steps with BatchNorm, dropout, clipping and Adam, for both element types:
+ * compared between compilers and machines. */
 void print_hashes(void)
 {
     make_data();
