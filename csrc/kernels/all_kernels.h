@@ -12,9 +12,9 @@
 #include "dropout.h"
 #include "gather.h"
 #include "gemm.h"
+#include "reduce.h" /* its 16 lanes of double serve loss.h */
 #include "loss.h"
 #include "optimizer.h"
-#include "reduce.h" /* its 16 lanes of double serve loss.h */
 
 #define FNN_PASTE(isa, bits) fnn_kernels_##isa##_f##bits
 #define FNN_TABLE(isa, bits) FNN_PASTE(isa, bits)

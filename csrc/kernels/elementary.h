@@ -1,8 +1,7 @@
-/* Elementary functions on whole vectors, without tables, branches or libm: within 4 ulp for every float, and the same
- * bits for every vector width. Polynomials are minimax fits (Remez exchange, 50 digits) of the function named beside
- * them; "err" is their largest relative error before rounding. A number is turned into the exponent of another by
- * adding it to 1.5 * 2^23 (1.5 * 2^52), whose last bits then are the integer: a conversion that every instruction set
- * has. */
+/* Elementary functions on whole vectors, without tables, branches or libm: the same bits for every vector width, within
+ * 3 ulp (GELU: 5 in float, 6 in double). Polynomials are minimax fits (Remez exchange, 50 digits) of the function named
+ * beside them; "err" is the largest relative error before rounding. A number becomes the exponent of another when
+ * it is added to 1.5 * 2^23 (1.5 * 2^52), whose last bits then are the integer: every instruction set can do that. */
 
 #if FNN_REAL_BITS == 32
 
@@ -221,8 +220,8 @@ FNN_INLINE exp_reduced gaussian_reduce(vreal x, real factor, int bias)
     return exp_reduce(-factor * upper * upper, factor * (x - upper) * (x + upper), bias);
 }
 
-/* e^(a^2 / 2) Phi(-a), or a times that, a >= 0. The polynomial is steep where a is small, so q is mended to its last digit.
- * d = 1 - q, and a d = center (1 + q): of the equal forms each side takes the one with the fewest roundings. */
+/* e^(a^2 / 2) Phi(-a), or a times that, a >= 0. The polynomial is steep where a is small, so q is mended to its last
+ * digit. d = 1 - q, and a d = center (1 + q): of the equal forms each side takes the one with the fewest roundings. */
 FNN_INLINE vreal normal_tail(vreal a, int times_a)
 {
     const vreal center = vsplat(TAIL_CENTER);
