@@ -45,10 +45,12 @@ cdef int _check(fnn_status status) except -1:
     if status == FNN_OK:
         return 0
     cdef str text = fnn_status_text(status).decode()
+    cdef const char *isa
     if status == FNN_ENOMEM:
         raise MemoryError(text)
     if status == FNN_ENOISA:
-        raise RuntimeError(f"{text} (FASTNN_ISA); available here: {', '.join(available_isas())}")
+        fnn_isa_name(&isa)  # gives what was asked for
+        raise RuntimeError(f"FASTNN_ISA={isa.decode()}: {text}; available here: {', '.join(available_isas())}")
     raise ValueError(text)
 
 
@@ -313,11 +315,15 @@ cdef class Engine:
         self._forget_other_processes_threads()
         return self.fits > 0 and self.trainer != PyThread_get_thread_ident()
 
-    def begin_fit(self):
+    cdef int _require_own_use(self) except -1:
         if self._trained_elsewhere():
             raise RuntimeError("this net is being trained by another thread")
         if self.predictions > 0:
             raise RuntimeError("this net is predicting in another thread; wait for it before training")
+        return 0
+
+    def begin_fit(self):
+        self._require_own_use()
         self.fits += 1
         self.trainer = PyThread_get_thread_ident()
 
@@ -340,6 +346,7 @@ cdef class Engine:
         if p == NULL:
             raise MemoryError()
         try:
+            self._require_own_use()
             memset(&o, 0, sizeof(o))
             o.kind = _OPTIMIZERS[optimizer["kind"]]
             o.momentum = optimizer.get("momentum", 0.0)
@@ -475,35 +482,48 @@ cdef class Engine:
 
     # ---- evaluation ----
 
+    cdef int _predict(self, _Features x, _Buffer out, size_t width, size_t layers, int loss, int n_threads) except -1:
+        """The first `layers` entries, or up to what the loss (>= 0) takes over. Ctrl-C is answered between stretches of
+        rows that take well below 0.5 s; the result does not depend on them."""
+        cdef size_t left = x.features.rows, most = 1 + <size_t>1_000_000_000 // (1 + fnn_net_arena_size(self.net))
+        cdef fnn_features part = x.features
+        cdef char *to = <char *>out.address()
+        cdef fnn_status status = FNN_OK
+        self._begin_predict()
+        try:
+            while left > 0 and status == FNN_OK:
+                part.rows = min(left, most)
+                with nogil:
+                    if loss < 0:
+                        status = fnn_predict_layers(self.net, to, &part, layers, n_threads)
+                    else:
+                        status = fnn_predict_for_loss(self.net, to, &part, <fnn_loss_kind>loss, n_threads)
+                left -= part.rows
+                part.data = <const char *>part.data + <Py_ssize_t>part.rows * part.row_stride
+                to += part.rows * width * <size_t>self.itemsize
+                PyErr_CheckSignals()
+        finally:
+            self.predictions -= 1
+        return _check(status)
+
     def predict(self, x, out=None, Py_ssize_t n_layers=-1, int n_threads=0):
         cdef _Features features = _Features(x, self.input_size)
         cdef size_t rows = features.features.rows, width = self.output_size
         cdef size_t layers = self.n_layers if n_layers < 0 else <size_t>n_layers
-        cdef fnn_status status
         if n_layers >= 0:
             width = fnn_net_layer_width(self.net, layers - 1) if layers else self.input_size
         if out is None:
             out = np.empty((rows, width), self.dtype)
         cdef _Buffer out_ = _Buffer(out, "out", rows * width, self.itemsize, True)
-        self._begin_predict()
-        with nogil:
-            status = fnn_predict_layers(self.net, out_.address(), &features.features, layers, n_threads)
-        self.predictions -= 1
-        _check(status)
+        self._predict(features, out_, width, layers, -1, n_threads)
         return out
 
     def predict_for_loss(self, x, str loss, int n_threads=0):
         cdef _Features features = _Features(x, self.input_size)
         cdef size_t rows = features.features.rows
-        cdef fnn_loss_kind kind = _LOSSES[loss]
-        cdef fnn_status status
         out = np.empty((rows, self.output_size), self.dtype)
         cdef _Buffer out_ = _Buffer(out, "out", rows * self.output_size, self.itemsize, True)
-        self._begin_predict()
-        with nogil:
-            status = fnn_predict_for_loss(self.net, out_.address(), &features.features, kind, n_threads)
-        self.predictions -= 1
-        _check(status)
+        self._predict(features, out_, self.output_size, 0, _LOSSES[loss], n_threads)
         return out
 
     def loss_value(self, outputs, labels, values, weights, loss):

@@ -199,14 +199,6 @@ def test_frozen_layers_do_not_change():
 # ---- equivalences ----
 
 
-def test_micro_batches_give_the_gradient_of_the_batch():
-    nets = [build(fn.Dense(8, "tanh"), fn.Dense(3)) for _ in range(2)]
-    for net, micro_batch in zip(nets, (None, 5), strict=True):
-        trainer = fn.Trainer(net, optimizer=fn.SGD(0.5), batch_size="full", micro_batch=micro_batch)
-        trainer.fit(X, LABELS, epochs=5, verbose=0, sample_weight=np.linspace(0, 2, 37))
-    assert_parameters(nets[1], snapshot(nets[0]), 1e-13)
-
-
 def test_a_weight_is_a_repetition():
     counts = RANDOM.integers(0, 4, 37)
     weighted, repeated = build(fn.Dense(3)), build(fn.Dense(3))
@@ -322,16 +314,6 @@ def test_backward_gives_the_gradient_of_the_input():
 
 
 # ---- the state of a trainer ----
-
-
-def test_a_second_fit_continues():
-    nets = [build(fn.Dense(8), fn.BatchNorm(), fn.Dropout(0.5), fn.Dense(3)) for _ in range(2)]
-    trainers = [fn.Trainer(net, optimizer=fn.Adam(schedules.cosine(1e-2, 30)), batch_size=8) for net in nets]
-    whole = trainers[0].fit(X, LABELS, epochs=5, verbose=0)
-    parts = [trainers[1].fit(X, LABELS, epochs=epochs, verbose=0) for epochs in (2, 3)]
-    assert_same_bits(nets[1], nets[0])
-    for name in ("loss", "lr"):
-        assert parts[0][name] + parts[1][name] == whole[name]
 
 
 def test_reset_starts_anew():
@@ -467,17 +449,6 @@ def test_schedules_follow_their_formulas():
     np.testing.assert_allclose(schedules.warmup(4, schedules.step(1.0, 2, 0.5))(steps), expected)
     np.testing.assert_allclose(schedules.warmup(4, 2.0)(steps), np.minimum((steps + 1) / 2, 2))
     assert schedules.cosine(1.0, 8)(4) == pytest.approx(0.5)
-
-
-def test_one_cycle_rises_and_falls():
-    # PyTorch's OneCycleLR(max_lr=1, total_steps=10), its documented rule by hand
-    rise, fall = 0.3 * 10 - 1, 9
-    expected = []
-    for step in range(10):
-        low, high, share = (1 / 25, 1, step / rise) if step <= rise else (1, 1 / 25e4, (step - rise) / (fall - rise))
-        expected.append(high + (low - high) * (1 + np.cos(np.pi * share)) / 2)
-    np.testing.assert_allclose(schedules.one_cycle(1.0, 10)(np.arange(10)), expected)
-    assert schedules.one_cycle(1.0, 10)(1000) == pytest.approx(1 / 25e4)
 
 
 def test_schedules_per_epoch_convert():
