@@ -26,7 +26,7 @@ FNN_INLINE vreal vactivate(vreal x, fnn_activation activation, real alpha)
     case FNN_GELU:
         return vgelu(x);
     case FNN_SILU:
-        return x * vsigmoid(x);
+        return vsilu(x);
     case FNN_SOFTPLUS:
         return vsoftplus(x);
     case FNN_TANH:

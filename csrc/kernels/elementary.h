@@ -1,7 +1,7 @@
 /* Elementary functions on whole vectors, without tables, branches or libm: the same bits for every vector width, within
- * 3 ulp (GELU: 5 in float, 6 in double). Polynomials are minimax fits (Remez exchange, 50 digits) of the function named
- * beside them; "err" is the largest relative error before rounding. A number becomes the exponent of another when
- * it is added to 1.5 * 2^23 (1.5 * 2^52), whose last bits then are the integer: every instruction set can do that. */
+ * 3 ulp (GELU and SiLU: 4). Polynomials are minimax fits (Remez exchange, 50 digits) of the function named beside them;
+ * "err" is the largest relative error before rounding. A number becomes the exponent of another when it is added to
+ * 1.5 * 2^23 (1.5 * 2^52), whose last bits then are the integer: every instruction set can do that. */
 
 #if FNN_REAL_BITS == 32
 
@@ -13,8 +13,10 @@ static const real ROUND_TO_INTEGER = 0x1.8p23f, TWO_TO_MANTISSA = 0x1p23f, SMALL
 /* ln 2 = HIGH + LOW; HIGH has 9 bits, so that its product with an exponent is exact. */
 static const real LOG2_E = 0x1.715476p0f, LN2_HIGH = 0x1.63p-1f, LN2_LOW = -0x1.bd0106p-13f;
 
-/* Beyond these the result no longer changes: 0 or inf for exp, -1 for expm1, 1 for tanh and erf, x or 0 for GELU. */
-static const real EXP_MIN = -104, EXP_MAX = 89, EXPM1_MIN = -20, TANH_MAX = 9.5, ERF_MAX = 4, GELU_MAX = 14.5;
+/* Beyond these the result no longer changes: 0 or inf for exp, -1 for expm1, 1 for tanh and erf, x or 0 for GELU, 0 for
+ * SiLU. */
+static const real EXP_MIN = -104, EXP_MAX = 89, EXPM1_MIN = -20, TANH_MAX = 9.5, ERF_MAX = 4, GELU_MAX = 14.5,
+                  SILU_MIN = -109;
 
 /* (e^r - 1 - r) / r^2, |r| <= ln(2) / 2: err 2^-26.2 of e^r - 1 */
 static const real EXP_POLYNOMIAL[] = {0.4999999814f, 0.1666654319f, 0.0416672015f, 0.008366578816f, 0.001388252699f};
@@ -27,11 +29,9 @@ static const real ERF_POLYNOMIAL[] = {0.1283791655f,   -0.3761261875f, 0.1128337
                                       -0.02683462293f, 0.00511434244f, -0.0006749492751f};
 
 /* e^(a^2 / 2) Phi(-a) / (1 - q) in q = (a - center) / (a + center), 0 <= a <= 14.6: err 2^-26.8 */
-static const real TAIL_CENTER = 4;
-static const real TAIL_POLYNOMIAL[] = {
-    0.09441064192f, -0.07598707332f, 0.04839211299f, -0.02331543574f,
-    0.007550470616f, -9.406255283e-4f, -4.390098653e-4f, 1.961988216e-4f,
-    2.229664193e-5f, -1.655411115e-5f};
+static const real TAIL_POLYNOMIAL[] = {0.09441064192f,  -0.07598707332f,  0.04839211299f,   -0.02331543574f,
+                                       0.007550470616f, -9.406255283e-4f, -4.390098653e-4f, 1.961988216e-4f,
+                                       2.229664193e-5f, -1.655411115e-5f};
 
 #else
 
@@ -42,13 +42,14 @@ static const real ROUND_TO_INTEGER = 0x1.8p52, TWO_TO_MANTISSA = 0x1p52, SMALLES
 
 static const real LOG2_E = 0x1.71547652b82fep0, LN2_HIGH = 0x1.62e42feep-1, LN2_LOW = 0x1.a39ef35793c76p-33;
 
-static const real EXP_MIN = -746, EXP_MAX = 710, EXPM1_MIN = -40, TANH_MAX = 20, ERF_MAX = 6, GELU_MAX = 39;
+static const real EXP_MIN = -746, EXP_MAX = 710, EXPM1_MIN = -40, TANH_MAX = 20, ERF_MAX = 6, GELU_MAX = 39,
+                  SILU_MIN = -752;
 
 /* As above: err 2^-55.6 of e^r - 1 */
-static const real EXP_POLYNOMIAL[] = {
-    0.50000000000000052271,   0.16666666666666588626,    0.041666666666576100693,   0.0083333333333899293565,
-    0.0013888888931796761412, 0.00019841269718405947852, 0.000024801504977284966091, 2.7557407808784983918e-6,
-    2.7626161915351580544e-7, 2.5053793720195195023e-8};
+static const real EXP_POLYNOMIAL[] = {0.50000000000000052271,     0.16666666666666588626,   0.041666666666576100693,
+                                      0.0083333333333899293565,   0.0013888888931796761412, 0.00019841269718405947852,
+                                      0.000024801504977284966091, 2.7557407808784983918e-6, 2.7626161915351580544e-7,
+                                      2.5053793720195195023e-8};
 
 /* err 2^-59.5 of the log */
 static const real LOG_POLYNOMIAL[] = {0.66666666666667344082, 0.39999999999414709824, 0.28571428742379895049,
@@ -56,24 +57,24 @@ static const real LOG_POLYNOMIAL[] = {0.66666666666667344082, 0.3999999999941470
                                       0.14795936525305172793};
 
 /* err 2^-60.1 of erf */
-static const real ERF_POLYNOMIAL[] = {
-    0.12837916709551257301,   -0.37612638903183714927,   0.11283791670952480411,    -0.026866170644402416924,
-    0.0052239776151216851604, -0.0008548326169056378156, 0.00012055288775977779943, -0.000014924176609518388406,
-    1.6430387842356577081e-6, -1.5937597220992661021e-7, 1.1463748894838496928e-8};
+static const real ERF_POLYNOMIAL[] = {0.12837916709551257301,    -0.37612638903183714927,     0.11283791670952480411,
+                                      -0.026866170644402416924,  0.0052239776151216851604,    -0.0008548326169056378156,
+                                      0.00012055288775977779943, -0.000014924176609518388406, 1.6430387842356577081e-6,
+                                      -1.5937597220992661021e-7, 1.1463748894838496928e-8};
 
-/* 0 <= a <= 39.1: err 2^-62.0 */
-static const real TAIL_CENTER = 5;
+/* 0 <= a <= 39.1: err 2^-59.3 */
 static const real TAIL_POLYNOMIAL[] = {
-    0.076919304975006295953, -0.066538250289005684862, 0.049530561596997607263, -0.031353315667128780591,
-    0.016502036617040707132, -0.006911863870686615014, 0.0020795066799266140582, -2.9933767620523608196e-4,
-    -7.9786938942113346756e-5, 5.4489899430375198895e-5, -5.9375806040432965956e-6, -4.9762463940496081741e-6,
-    1.6681631683137949083e-6, 3.9798290105343379909e-7, -2.7706914972740204012e-7, -3.3461933571350553998e-8,
-    4.3622699304829788669e-8, 4.0225523344733431058e-9, -7.0052118019022254253e-9, -8.5737235256298547433e-10,
-    1.0728622121906210471e-9, 2.210895913959383909e-10, -1.1385481465360101729e-10, -3.7308509759061502692e-11};
+    0.094410641301968936547,    -0.075987080246486511879,    0.048392175092776855655,    -0.023315232244957329101,
+    0.0075495718613649262606,   -0.00094252362083536864419,  -0.00043496154587683289421, 0.00020385230712169340217,
+    0.000016668038511123647862, -0.000028886866329642212589, -2.385286924882236623e-7,   4.393083430988919961e-6,
+    8.9568077693301149417e-8,   -7.4001659261277941569e-7,   -7.8670702597937364015e-8,  1.2769062245651819822e-7,
+    3.3902849112970785494e-8,   -1.9378728863997980902e-8,   -1.0596235273682555254e-8,  1.682077981832300728e-9,
+    2.4027014138303401926e-9,   2.1935008958056039973e-10,   -3.0181696247321544177e-10, -8.3746974282132991284e-11};
 
 #endif
 
 static const real ERF_SMALL = 0.75; /* below it erf by its own polynomial, above by erfc */
+static const real TAIL_CENTER = 4;  /* a power of two: products with it are exact */
 static const real SQRT_2 = (real)1.41421356237309504880, INVERSE_SQRT_2PI = (real)0.39894228040143267794;
 
 #define POLYNOMIAL(x, coefficients) polynomial(x, coefficients, sizeof(coefficients) / sizeof(real))
@@ -159,6 +160,17 @@ FNN_INLINE vreal vsigmoid(vreal x)
     return vselect(x < vsplat(0), e, vsplat(1)) / (1 + e);
 }
 
+/* x sigmoid(x). Left of 0 as x e^x / (1 + e^x), x e^x formed before the power of two is put to it: e^x alone is
+ * denormal where x e^x is not. */
+FNN_INLINE vreal vsilu(vreal x)
+{
+    const vreal min = vsplat(SILU_MIN);
+    const exp_reduced e = exp_reduce(vmax(min, -vabs(x)), vsplat(0), 2 * EXPONENT_BIAS);
+    const vreal mantissa = 1 + expm1_polynomial(e.r);
+    const vreal left = scale_by_power(vmax(min, x) * mantissa, e.n);
+    return vselect(x < vsplat(0), left, x) / (1 + scale_by_power(mantissa, e.n));
+}
+
 /* x = 2^(exponent - EXPONENT_BIAS) * mantissa, mantissa in sqrt(1/2)..sqrt(2). */
 typedef struct log_reduced {
     vuint exponent;
@@ -220,18 +232,25 @@ FNN_INLINE exp_reduced gaussian_reduce(vreal x, real factor, int bias)
     return exp_reduce(-factor * upper * upper, factor * (x - upper) * (x + upper), bias);
 }
 
-/* e^(a^2 / 2) Phi(-a), or a times that, a >= 0. The polynomial is steep where a is small, so q is mended to its last
- * digit. d = 1 - q, and a d = center (1 + q): of the equal forms each side takes the one with the fewest roundings. */
-FNN_INLINE vreal normal_tail(vreal a, int times_a)
+/* high + low, where low is what high has lost by rounding, so far as that is known. */
+typedef struct normal_tail_parts {
+    vreal high, low;
+} normal_tail_parts;
+
+/* factor e^(a^2 / 2) Phi(-a), a >= 0, as factor d P(q) with d = 1 - q = 2 center / (a + center). In `low` are the
+ * errors of d and of the last step of P; those of the products would cost a tenth of GELU's time and are not needed. */
+FNN_INLINE normal_tail_parts normal_tail(vreal a, vreal factor)
 {
     const vreal center = vsplat(TAIL_CENTER);
     const vreal d = 2 * center / (a + center);
-    const vreal rough = 1 - d;
-    const vreal residual = vfma(-rough, a, vfma(rough + 1, -center, a)); /* a - center - q (a + center) */
-    const vreal q = vfma(residual, d * ((real)0.5 / TAIL_CENTER), rough);
-    const vreal left = times_a ? a * (1 - q) : 1 - q;
-    const vreal right = times_a ? vfma(center, q, center) : d;
-    return vselect(q < vsplat(0), left, right) * POLYNOMIAL(q, TAIL_POLYNOMIAL);
+    const vreal residual = vfma(-d, a, (2 - d) * center); /* 2 center - d (a + center) */
+    const vreal d_low = residual * (d * ((real)0.5 / TAIL_CENTER));
+    const vreal q = 1 - d - d_low;
+    const vreal slope = polynomial(q, TAIL_POLYNOMIAL + 1, sizeof(TAIL_POLYNOMIAL) / sizeof(real) - 1);
+    const vreal p = vfma(q, slope, vsplat(TAIL_POLYNOMIAL[0]));
+    const vreal p_low = vfma(q, slope, TAIL_POLYNOMIAL[0] - p);
+    const vreal scaled = factor * d;
+    return (normal_tail_parts){scaled * p, vfma(scaled, p_low, factor * d_low * p)};
 }
 
 FNN_INLINE vreal verf(vreal x)
@@ -239,7 +258,7 @@ FNN_INLINE vreal verf(vreal x)
     const vreal a = vmin(vsplat(ERF_MAX), vabs(x));
     const exp_reduced e = gaussian_reduce(a, 1, EXPONENT_BIAS);
     const vreal gaussian = (1 + expm1_polynomial(e.r)) * (vreal)(e.n << MANTISSA_BITS);
-    const vreal large = vwith_sign(1 - 2 * gaussian * normal_tail(a * SQRT_2, 0), x);
+    const vreal large = vwith_sign(1 - 2 * gaussian * normal_tail(a * SQRT_2, vsplat(1)).high, x);
     return vselect(a < vsplat(ERF_SMALL), vfma(x, POLYNOMIAL(x * x, ERF_POLYNOMIAL), x), large);
 }
 
@@ -249,8 +268,8 @@ FNN_INLINE vreal vgelu(vreal x)
 {
     const vreal a = vmin(vsplat(GELU_MAX), vabs(x));
     const exp_reduced e = gaussian_reduce(a, (real)0.5, 2 * EXPONENT_BIAS);
-    const vreal scaled = normal_tail(a, 1);
-    const vreal tail = vfma(scaled, expm1_polynomial(e.r), scaled);
+    const normal_tail_parts scaled = normal_tail(a, a);
+    const vreal tail = scaled.high + vfma(scaled.high, expm1_polynomial(e.r), scaled.low);
     return vmax(vsplat(-0.0), x) - scale_by_power(tail, e.n); /* in this order NaN and the sign of zero stay */
 }
 
@@ -260,7 +279,7 @@ FNN_INLINE vreal vgelu_derivative(vreal x)
     const vreal a = vmin(vsplat(GELU_MAX), vabs(x));
     const exp_reduced e = gaussian_reduce(a, (real)0.5, 2 * EXPONENT_BIAS);
     const vreal gaussian = scale_by_power(1 + expm1_polynomial(e.r), e.n);
-    const vreal tail = gaussian * normal_tail(a, 0);
+    const vreal tail = gaussian * normal_tail(a, vsplat(1)).high;
     const vreal phi_x = INVERSE_SQRT_2PI * gaussian * a;
     return vselect(x < vsplat(0), tail - phi_x, 1 - tail + phi_x);
 }
