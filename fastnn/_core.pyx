@@ -203,6 +203,7 @@ cdef class Engine:
     # Who uses the net; guarded by the GIL. By `generation` a forked child knows that these threads are not its own.
     cdef unsigned generation
     cdef int fits, predictions
+    cdef bint has_gradients
     cdef unsigned long trainer
 
     def __cinit__(self, layers, size_t input_size, str dtype, seed):
@@ -260,6 +261,10 @@ cdef class Engine:
         return self._view(fnn_net_parameters(self.net), fnn_net_arena_size(self.net), index)
 
     def gradient(self, size_t index):
+        self._forget_other_processes_threads()
+        if not self.has_gradients:
+            self._require_own_use()  # a fit in another thread may be allocating them
+            self.has_gradients = True
         cdef void *gradients = fnn_net_gradients(self.net)
         if gradients == NULL:
             _check(FNN_ENOMEM)
@@ -407,6 +412,9 @@ cdef class Engine:
                 status = fnn_train(self.net, &run)
         finally:
             self.end_fit()
+        if status == FNN_ENOMEM:
+            raise MemoryError(f"Unable to allocate the workspace to train on {positions} rows in {n_batches} batches: "
+                              "make batch_size or micro_batch smaller")
         if status not in (FNN_OK, FNN_EDIVERGED, FNN_EINTERRUPTED):
             _check(status)
         self.last_run = {
@@ -482,10 +490,14 @@ cdef class Engine:
 
     # ---- evaluation ----
 
+    cdef size_t _rows_between_signals(self, size_t passes) noexcept:
+        """Rows that `passes` passes each take well below 0.5 s for: Ctrl-C is answered after them."""
+        return 1 + <size_t>1_000_000_000 // (1 + fnn_net_arena_size(self.net)) // passes
+
     cdef int _predict(self, _Features x, _Buffer out, size_t width, size_t layers, int loss, int n_threads) except -1:
         """The first `layers` entries, or up to what the loss (>= 0) takes over. Ctrl-C is answered between stretches of
         rows that take well below 0.5 s; the result does not depend on them."""
-        cdef size_t left = x.features.rows, most = 1 + <size_t>1_000_000_000 // (1 + fnn_net_arena_size(self.net))
+        cdef size_t left = x.features.rows, most = self._rows_between_signals(1)
         cdef fnn_features part = x.features
         cdef char *to = <char *>out.address()
         cdef fnn_status status = FNN_OK
@@ -544,38 +556,70 @@ cdef class Engine:
 
     def predict_mc(self, x, size_t samples, seed, int n_threads=0):
         cdef _Features features = _Features(x, self.input_size)
-        cdef size_t rows = features.features.rows
+        cdef size_t rows = features.features.rows, at = 0, width = self.output_size * <size_t>self.itemsize
+        cdef size_t most = self._rows_between_signals(samples)
         cdef uint64_t seed_ = seed
-        cdef fnn_status status
+        cdef fnn_features part = features.features
+        cdef fnn_status status = FNN_OK
         mean = np.empty((rows, self.output_size), self.dtype)
         deviation = np.empty_like(mean)
         cdef _Buffer mean_ = _Buffer(mean, "mean", rows * self.output_size, self.itemsize, True)
         cdef _Buffer deviation_ = _Buffer(deviation, "deviation", rows * self.output_size, self.itemsize, True)
         self._begin_predict()
-        with nogil:
-            status = fnn_predict_mc(self.net, mean_.address(), deviation_.address(), &features.features, samples, seed_,
-                                    n_threads)
-        self.predictions -= 1
+        try:
+            while at < rows and status == FNN_OK:
+                part.rows = min(rows - at, most)
+                with nogil:
+                    status = fnn_predict_mc(self.net, <char *>mean_.address() + at * width,
+                                            <char *>deviation_.address() + at * width, &part, at, samples, seed_,
+                                            n_threads)
+                part.data = <const char *>part.data + <Py_ssize_t>part.rows * part.row_stride
+                at += part.rows
+                PyErr_CheckSignals()
+        finally:
+            self.predictions -= 1
         _check(status)
         return mean, deviation
 
     def predict_expected(self, x, int n_threads=0):
+        if fnn_net_dropout_units(self.net) == 0:
+            return self.predict(x, n_threads=n_threads)
         cdef _Features features = _Features(x, self.input_size)
-        cdef size_t rows = features.features.rows
-        cdef fnn_status status
-        out = np.empty((rows, self.output_size), self.dtype)
-        cdef _Buffer out_ = _Buffer(out, "out", rows * self.output_size, self.itemsize, True)
+        cdef size_t rows = features.features.rows, at = 0
+        cdef uint64_t n_masks = <uint64_t>1 << fnn_net_dropout_units(self.net), mask, end
+        cdef uint64_t most_masks = 64 * (1 + self._rows_between_signals(64))
+        cdef size_t most = self._rows_between_signals(<size_t>min(n_masks, most_masks))
+        cdef fnn_features part = features.features
+        cdef fnn_status status = FNN_OK
+        total = np.zeros((rows, self.output_size))
+        cdef _Buffer total_ = _Buffer(total, "total", rows * self.output_size, 8, True)
         self._begin_predict()
-        with nogil:
-            status = fnn_predict_expected(self.net, out_.address(), &features.features, n_threads)
-        self.predictions -= 1
+        try:
+            while at < rows and status == FNN_OK:
+                part.rows = min(rows - at, most)
+                mask = 0
+                while mask < n_masks and status == FNN_OK:
+                    end = min(n_masks, mask + most_masks)
+                    with nogil:
+                        status = fnn_predict_expected(self.net, <double *>total_.address() + at * self.output_size,
+                                                      &part, mask, end, n_threads)
+                    mask = end
+                    PyErr_CheckSignals()
+                part.data = <const char *>part.data + <Py_ssize_t>part.rows * part.row_stride
+                at += part.rows
+        finally:
+            self.predictions -= 1
         _check(status)
-        return out
+        return total.astype(self.dtype)
 
     def activate(self, array, str activation, double alpha=0.0):
         cdef size_t rows = array.shape[0], columns = array.shape[1]
         cdef _Buffer array_ = _Buffer(array, "array", rows * columns, self.itemsize, True)
-        _check(fnn_activate(self.net, array_.address(), _ACTIVATIONS[activation], alpha, rows, columns))
+        cdef fnn_activation kind = _ACTIVATIONS[activation]
+        cdef fnn_status status
+        with nogil:
+            status = fnn_activate(self.net, array_.address(), kind, alpha, rows, columns)
+        _check(status)
         return array
 
     def find_nonfinite(self, x):
@@ -638,3 +682,7 @@ def _fail_allocation(uint64_t n, bint from_then_on=False):
 
 def _fail_thread_start(uint64_t n, bint from_then_on=False):
     fnn_fail_thread_start(n, from_then_on)
+
+
+def _set_work_per_thread(double work):
+    fnn_set_work_per_thread(work)

@@ -192,15 +192,17 @@ cdef extern from "fnn_internal.h" nogil:
     void fnn_net_reset(fnn_net *net)
     fnn_activation fnn_net_fused_output(const fnn_net *net, fnn_loss_kind loss)
     double fnn_net_penalty(fnn_net *net)
+    void fnn_set_work_per_thread(double work)
 
     fnn_status fnn_predict_layers(fnn_net *net, void *out, const fnn_features *x, size_t n_layers, int n_threads)
     size_t fnn_net_layer_width(const fnn_net *net, size_t layer)
     fnn_status fnn_predict_for_loss(fnn_net *net, void *out, const fnn_features *x, fnn_loss_kind loss, int n_threads)
     fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, const fnn_targets *y,
                               const fnn_loss *loss, size_t rows)
-    fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, size_t samples,
-                              uint64_t seed, int n_threads)
-    fnn_status fnn_predict_expected(fnn_net *net, void *out, const fnn_features *x, int n_threads)
+    fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, uint64_t first_row,
+                              size_t samples, uint64_t seed, int n_threads)
+    fnn_status fnn_predict_expected(fnn_net *net, double *sum, const fnn_features *x, uint64_t first_mask,
+                                    uint64_t end_mask, int n_threads)
     size_t fnn_net_dropout_units(const fnn_net *net)
     fnn_status fnn_activate(fnn_net *net, void *array, fnn_activation activation, double alpha, size_t rows,
                             size_t columns)

@@ -456,7 +456,7 @@ def adam_update(p, m, v, g, u):
     denominator = np.sqrt(v) / math.sqrt(u.correction2) + u.eps
     p = p - u.learning_rate / u.correction1 * m / denominator
     if u.proximal:
-        p = soft_threshold(p, u.proximal * u.learning_rate / u.correction1 / denominator)
+        p = soft_threshold(p, u.proximal * u.learning_rate / denominator)
     return p, m, v
 
 

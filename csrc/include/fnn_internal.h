@@ -16,7 +16,7 @@ typedef struct fnn_optimizer {
     double beta1, beta2;    /* ADAM; RMSPROP's alpha is beta2 */
     double eps;             /* RMSPROP, ADAM */
     double weight_decay;    /* added to the clipped gradient: g + weight_decay p, every trainable parameter */
-    double decoupled_decay; /* AdamW: p <- p (1 - lr decoupled_decay) first */
+    double decoupled_decay; /* AdamW: p <- p (1 - lr decoupled_decay), then the update */
 } fnn_optimizer;
 
 typedef enum fnn_clip_kind {
@@ -58,8 +58,11 @@ typedef struct fnn_targets {
     const double *weights; /* one per row, >= 0, or NULL for 1 */
 } fnn_targets;
 
+/* The least eps of BatchNorm and the optimizers: it must not round to 0 in float. */
+#define FNN_SMALLEST_EPS 1e-37
+
 /* Sets what the following steps use; moments are kept unless the optimizer's kind changes. penalties: one per
- * layer-list entry. */
+ * layer-list entry. FNN_EINVAL: a field outside its range, or not clip.low <= 0 <= clip.high (0 must stay 0). */
 fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
                              const fnn_penalty *penalties);
 
@@ -86,7 +89,8 @@ typedef struct fnn_run {
     /* results */
     double loss_sum; /* sum over finished batches of (batch loss * its sum of weights) */
     double weight_sum;
-    double squared_norm; /* of the last finished step's gradient with penalties, before clipping */
+    double squared_norm; /* of the last step's gradient with penalties, before clipping; after FNN_EDIVERGED of the
+                            failing one's */
     size_t batches_done; /* finished or skipped (all weights zero) */
     double failed_loss;  /* after FNN_EDIVERGED: the loss of that step, */
     size_t failed_layer; /* and the first layer with a non-finite output or gradient (SIZE_MAX: none found) */
@@ -101,8 +105,8 @@ fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int
 /* Gradients of the last forward: parameters' into fnn_net_gradients (overwritten), inputs' into dx (m, input_size) as
  * the first node sees them (after Scale/Standardize in front), or NULL. */
 fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_threads);
-/* Penalty + clip + optimizer on the present gradients, and commit of the running statistics. FNN_EDIVERGED: nothing
- * changed. */
+/* Penalty + clip + optimizer on the present gradients, and commit (once) of the running statistics that the last
+ * forward left. FNN_EDIVERGED: nothing changed. */
 fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads);
 
 /* Gradient arena (layout of the trainable part of the parameters); allocated at the first call. NULL: no memory. */
@@ -126,6 +130,8 @@ void fnn_net_reset(fnn_net *net);
  * cross-entropy), else IDENTITY. */
 fnn_activation fnn_net_fused_output(const fnn_net *net, fnn_loss_kind loss);
 double fnn_net_penalty(fnn_net *net); /* lambda sum R(w) as configured */
+/* For tests: the multiply-adds that are worth a thread (1 lets tiny nets use them all). */
+void fnn_set_work_per_thread(double work);
 
 /* ---- evaluation ---- */
 
@@ -139,11 +145,14 @@ fnn_status fnn_predict_for_loss(fnn_net *net, void *out, const fnn_features *x, 
 fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, const fnn_targets *y, const fnn_loss *loss,
                           size_t rows);
 /* Mean and standard deviation (divisor `samples`) over dropout masks, BatchNorm at its running statistics; both (rows,
- * output_size). */
-fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, size_t samples,
-                          uint64_t seed, int n_threads);
-/* Exact expectation over all masks; units under dropout (fnn_net_dropout_units) must be <= 40. */
-fnn_status fnn_predict_expected(fnn_net *net, void *out, const fnn_features *x, int n_threads);
+ * output_size). The rows of x are rows first_row.. of a larger whole, which their masks depend on. */
+fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, uint64_t first_row,
+                          size_t samples, uint64_t seed, int n_threads);
+/* The stretch [first_mask, end_mask) of the exact expectation over all 2^units masks, where units =
+ * fnn_net_dropout_units is 1..40 and first_mask a multiple of 64: added to sum (rows, output_size), double. Stretches
+ * in order give the bits of one call over all masks. */
+fnn_status fnn_predict_expected(fnn_net *net, double *sum, const fnn_features *x, uint64_t first_mask,
+                                uint64_t end_mask, int n_threads);
 size_t fnn_net_dropout_units(
     const fnn_net *net); /* units whose masks are random: sum of widths of Dropout layers with p > 0 */
 /* array (rows, columns) contiguous <- activation(array), in the net's dtype. */

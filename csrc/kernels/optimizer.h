@@ -30,17 +30,11 @@ static update_terms update_terms_of(const fnn_update *u)
     };
 }
 
-/* a with the sign of x. a >= 0. */
-FNN_INLINE vreal with_sign(vreal a, vreal x)
-{
-    return (vreal)((vuint)a | ((vuint)x & (real_uint)1 << (FNN_REAL_BITS - 1)));
-}
-
 /* clip(g + l1 sign(p) + 2 l2 p) + weight_decay p. The two costly terms hide behind branches that never change. */
 FNN_INLINE vreal full_gradient(vreal g, vreal p, const update_terms *t)
 {
     if (t->l1 > 0)
-        g += vselect(p == 0, vsplat(0), with_sign(vsplat(t->l1), p));
+        g += vselect(p == 0, vsplat(0), vwith_sign(vsplat(t->l1), p));
     g = vfma(vsplat(t->twice_l2), p, g) * t->clip_scale;
     if (t->clips_values)
         g = vmin(vmax(g, vsplat(t->clip_min)), vsplat(t->clip_max));
@@ -50,7 +44,7 @@ FNN_INLINE vreal full_gradient(vreal g, vreal p, const update_terms *t)
 /* sign(p) max(|p| - threshold, 0) */
 FNN_INLINE vreal soft_threshold(vreal p, vreal threshold)
 {
-    return vselect(vabs(p) <= threshold, vsplat(0), p - with_sign(threshold, p));
+    return vselect(vabs(p) <= threshold, vsplat(0), p - vwith_sign(threshold, p));
 }
 
 FNN_INLINE vreal decay(vreal p, const update_terms *t)
@@ -62,8 +56,7 @@ FNN_INLINE vreal decay(vreal p, const update_terms *t)
  * on it several times slower; it becomes 0. */
 FNN_INLINE vreal without_denormals(vreal moment)
 {
-    const real smallest_normal = (real)(FNN_REAL_BITS == 32 ? 0x1p-126 : 0x1p-1022);
-    return (vreal)((vint)moment & ~(vabs(moment) < vsplat(smallest_normal)));
+    return (vreal)((vint)moment & ~(vabs(moment) < vsplat(SMALLEST_NORMAL)));
 }
 
 FNN_INLINE void sgd_loop(real *p, real *b, const real *g, const fnn_update *u, const update_terms *t, int plain,
@@ -147,10 +140,10 @@ FNN_INLINE void adam_loop(real *p, real *m, real *v, const real *g, const fnn_up
         }
         vreal mi = without_denormals(vfma(beta1, vload_first(m + i, n), rest1 * gi));
         vreal vi = without_denormals(vfma(beta2, vload_first(v + i, n), rest2 * gi * gi));
-        vreal rate = step / vfma(vsqrt(vi), root_scale, eps);
-        pi = vfma(-rate, mi, pi);
+        vreal denominator = vfma(vsqrt(vi), root_scale, eps);
+        pi = vfma(-(step / denominator), mi, pi);
         if (!plain && t->proximal > 0)
-            pi = soft_threshold(pi, rate * t->proximal);
+            pi = soft_threshold(pi, t->learning_rate / denominator * t->proximal);
         vstore_first(m + i, mi, n);
         vstore_first(v + i, vi, n);
         vstore_first(p + i, pi, n);

@@ -38,8 +38,9 @@ typedef struct fnn_conversion {
  *   Adam     m = beta1 m + (1-beta1) g';  v = beta2 v + (1-beta2) g'^2;
  *            p -= (lr / correction1) m / (sqrt v / sqrt correction2 + eps)
  * then, with proximal = lambda > 0, p <- soft(p, s lambda): s = lr for SGD, lr / (1 - momentum) with momentum,
- * lr / denominator of this coordinate for RMSprop and lr / correction1 / denominator for Adam.
- * clip(g) = min(max(g * clip_scale, clip_min), clip_max). */
+ * lr / denominator of this coordinate for RMSprop and Adam. clip(g) = min(max(g * clip_scale, clip_min), clip_max).
+ * Penalty and weight_decay use p from before AdamW's decay. Zero padding stays zero: clip_min <= 0 <= clip_max, eps > 0
+ * as a real. */
 typedef struct fnn_update {
     double learning_rate;
     double l1, l2, proximal;

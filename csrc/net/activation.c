@@ -41,7 +41,8 @@ static void *activation_predict(const fnn_block *block, const fnn_node *node, vo
     return x;
 }
 
-const fnn_node_type fnn_activation_node = {activation_forward, activation_backward, activation_predict};
+const fnn_node_type fnn_activation_node = {
+    .forward = activation_forward, .backward = activation_backward, .predict = activation_predict};
 
 /* ---- softmax ---- */
 
@@ -68,7 +69,8 @@ static void *softmax_predict(const fnn_block *block, const fnn_node *node, void 
     return x;
 }
 
-const fnn_node_type fnn_softmax = {softmax_forward, softmax_backward, softmax_predict};
+const fnn_node_type fnn_softmax = {
+    .forward = softmax_forward, .backward = softmax_backward, .predict = softmax_predict};
 
 /* ---- scale ---- */
 
@@ -94,4 +96,4 @@ static void *scale_predict(const fnn_block *block, const fnn_node *node, void *y
     return x;
 }
 
-const fnn_node_type fnn_scale_node = {scale_forward, scale_backward, scale_predict};
+const fnn_node_type fnn_scale_node = {.forward = scale_forward, .backward = scale_backward, .predict = scale_predict};

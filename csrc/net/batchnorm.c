@@ -4,6 +4,32 @@
 
 #include "net.h"
 
+static fnn_status shape(fnn_net *net, fnn_node *node, bool trainable)
+{
+    fnn_status status = FNN_OK;
+    size_t i = node->layer_index, n = node->outputs;
+    if (!node->layer.trainable == !trainable) {
+        status = fnn_add_tensor(net, &node->weight, i, "gamma", trainable, 1, n);
+        if (status == FNN_OK)
+            status = fnn_add_tensor(net, &node->bias, i, "beta", trainable, 1, n);
+    }
+    if (status == FNN_OK && !trainable) {
+        status = fnn_add_tensor(net, &node->mean, i, "running_mean", false, 1, n);
+        if (status == FNN_OK)
+            status = fnn_add_tensor(net, &node->variance, i, "running_var", false, 1, n);
+    }
+    return status;
+}
+
+static void scratch(fnn_layout *layout, fnn_node *node, size_t rows, size_t real_size)
+{
+    (void)rows;
+    size_t *vectors[] = {&node->batch_mean, &node->batch_variance, &node->pending_mean, &node->pending_variance,
+                         &node->dgamma,     &node->dbeta,          &node->zeros};
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
+        *vectors[i] = fnn_place(layout, 1, node->ld_outputs, real_size);
+}
+
 /* Columns of a BatchNorm that fall to this thread in the passes that need all rows. */
 static void own_columns(const fnn_pass *pass, const fnn_node *node, size_t *begin, size_t *end)
 {
@@ -35,6 +61,9 @@ static void batch_statistics(const fnn_pass *pass, const fnn_node *node)
     double unbias = node->layer.unbiased && m > 1 ? (double)m / (double)(m - 1) : 1.0;
     kernels->batchnorm_running(pending_mean, mean, node->layer.decay, 1.0, n);
     kernels->batchnorm_running(pending_variance, variance, node->layer.decay, unbias, n);
+    /* An infinite variance makes outputs and gradients 0, so loss and norm would not show it. */
+    if (kernels->first_nonfinite(pending_mean, n) >= 0 || kernels->first_nonfinite(pending_variance, n) >= 0)
+        atomic_store(&pass->net->statistics_overflow, true);
 }
 
 static void forward(const fnn_pass *pass, const fnn_node *node, bool fused)
@@ -111,4 +140,4 @@ static void *predict(const fnn_block *block, const fnn_node *node, void *y, void
     return x;
 }
 
-const fnn_node_type fnn_batchnorm = {forward, backward, predict};
+const fnn_node_type fnn_batchnorm = {shape, scratch, forward, backward, predict};

@@ -3,6 +3,17 @@
 
 #include "net.h"
 
+static fnn_status shape(fnn_net *net, fnn_node *node, bool trainable)
+{
+    size_t i = node->layer_index;
+    if (!node->layer.trainable != !trainable)
+        return FNN_OK;
+    fnn_status status = fnn_add_tensor(net, &node->weight, i, "weight", trainable, node->inputs, node->outputs);
+    if (status == FNN_OK && node->layer.use_bias)
+        status = fnn_add_tensor(net, &node->bias, i, "bias", trainable, 1, node->outputs);
+    return status;
+}
+
 /* The activation that follows, where the product applies it, else the identity. */
 static fnn_activation epilogue(const fnn_node *node, bool fused, double *alpha)
 {
@@ -27,6 +38,32 @@ static void forward(const fnn_pass *pass, const fnn_node *node, bool fused)
                   fnn_at(net, fnn_training(net, node->x), begin * node->ld_inputs), pass->row_end - begin, fused);
 }
 
+enum { SHORTEST_CHUNK = 256, MOST_CHUNKS = 64, SMALL_MATRIX = 16384 };
+
+/* Rows of a chunk of the sum over the batch; all rows: one sum. Depends on shapes alone, for it decides the bits. */
+static size_t chunk_rows(const fnn_node *node, size_t rows)
+{
+    if (rows < 4 * SHORTEST_CHUNK || node->inputs * node->ld_outputs > SMALL_MATRIX)
+        return rows;
+    size_t chunk = (rows + MOST_CHUNKS - 1) / MOST_CHUNKS;
+    return chunk < SHORTEST_CHUNK ? SHORTEST_CHUNK : (chunk + 7) / 8 * 8;
+}
+
+/* The number of chunks is not monotone in the rows, so there is room for the most there can be. */
+size_t fnn_partials_size(const fnn_net *net, size_t rows)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < net->n_nodes; i++) {
+        const fnn_node *node = &net->nodes[i];
+        if (node->type != &fnn_dense || chunk_rows(node, rows) == rows)
+            continue;
+        size_t size =
+            MOST_CHUNKS * (node->inputs + 1) * node->ld_outputs; /* of SMALL_MATRIX and a bias each, at most */
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
 /* dW and db as one matrix in the arena: k rows of W, then b. The sum over the batch is cut into chunks when the matrix
  * is small and the batch long: then threads share the chunks, and the chunks are added in order. */
 static void weight_gradients(const fnn_pass *pass, const fnn_node *node)
@@ -37,7 +74,7 @@ static void weight_gradients(const fnn_pass *pass, const fnn_node *node)
     const void *x = fnn_training(net, node->x), *dy = pass->gradient;
     char *dw = net->gradients + node->weight * net->real_size;
     bool bias = node->bias != FNN_NONE;
-    size_t size = (k + bias) * ldw, begin, end, chunk = fnn_weight_chunk(node, pass->rows);
+    size_t size = (k + bias) * ldw, begin, end, chunk = chunk_rows(node, pass->rows);
 
     if (chunk == pass->rows) {
         bool by_inputs = k >= n;
@@ -63,8 +100,8 @@ static void weight_gradients(const fnn_pass *pass, const fnn_node *node)
         size_t first = c * chunk, rows = pass->rows - first < chunk ? pass->rows - first : chunk;
         void *partial = fnn_at(net, partials, c * stride);
         const void *dy_rows = fnn_at(net, (void *)dy, first * ldw);
-        kernels->dense_backward_weights(partial, fnn_at(net, (void *)x, first * ldx), dy_rows, 0, k, n, rows, ldw, ldx,
-                                        ldw);
+        kernels->dense_backward_weights(partial, fnn_at(net, (void *)x, first * ldx), dy_rows, 0, k, ldw, rows, ldw,
+                                        ldx, ldw);
         if (bias)
             kernels->column_sums(fnn_at(net, partial, k * ldw), dy_rows, 0, rows, ldw, ldw);
     }
@@ -74,6 +111,17 @@ static void weight_gradients(const fnn_pass *pass, const fnn_node *node)
         memset(fnn_at(net, dw, begin), 0, (end - begin) * net->real_size);
     for (size_t c = 0; c < n_chunks; c++)
         kernels->add(fnn_at(net, dw, begin), fnn_at(net, partials, c * stride + begin), end - begin);
+}
+
+/* A leading dimension that was moved off a power of two has columns that no product computes. The buffers of gradients
+ * serve layers of different widths, so these columns hold old values: they become 0. */
+static void clear_spare_columns(const fnn_net *net, void *matrix, size_t rows, size_t columns, size_t ld)
+{
+    size_t pad = FNN_PAD_BYTES / net->real_size, computed = (columns + pad - 1) / pad * pad;
+    if (computed == ld)
+        return;
+    for (size_t i = 0; i < rows; i++)
+        memset(fnn_at(net, matrix, i * ld + computed), 0, (ld - computed) * net->real_size);
 }
 
 static void backward(fnn_pass *pass, const fnn_node *node, bool input_gradient)
@@ -99,6 +147,7 @@ static void backward(fnn_pass *pass, const fnn_node *node, bool input_gradient)
     pass->kernels->dense_backward_input(
         fnn_at(net, dx, begin * node->ld_inputs), fnn_at(net, pass->gradient, begin * node->ld_outputs), panel,
         pass->row_end - begin, k, n, node->ld_inputs, node->ld_outputs, node->ld_inputs);
+    clear_spare_columns(net, fnn_at(net, dx, begin * node->ld_inputs), pass->row_end - begin, k, node->ld_inputs);
     pass->gradient = dx;
 }
 
@@ -108,4 +157,4 @@ static void *predict(const fnn_block *block, const fnn_node *node, void *y, void
     return y;
 }
 
-const fnn_node_type fnn_dense = {forward, backward, predict};
+const fnn_node_type fnn_dense = {.shape = shape, .forward = forward, .backward = backward, .predict = predict};

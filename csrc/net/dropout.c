@@ -4,6 +4,12 @@
 
 #include "net.h"
 
+static void scratch(fnn_layout *layout, fnn_node *node, size_t rows, size_t real_size)
+{
+    (void)real_size;
+    node->mask = fnn_place(layout, rows, node->ld_outputs, 1);
+}
+
 static fnn_random layer_random(fnn_random random, const fnn_node *node)
 {
     random.layer = (uint32_t)node->layer_index;
@@ -71,4 +77,4 @@ static void *predict(const fnn_block *block, const fnn_node *node, void *y, void
     return x;
 }
 
-const fnn_node_type fnn_dropout = {forward, backward, predict};
+const fnn_node_type fnn_dropout = {.scratch = scratch, .forward = forward, .backward = backward, .predict = predict};

@@ -1,8 +1,8 @@
 /* The net as C sees it: a plan of nodes over arenas of one layout, and the passes that walk it.
  *
  * A node is one operation on a batch. A layer-list entry becomes no node (Identity; Scale or Standardize in front,
- * which the gather does), one, or two (Dense with its own activation). Every node type is one small file with {shape,
- * forward, backward, predict}.
+ * which the gather does), one, or two (Dense with its own activation). Every layer is one small file with node types
+ * {shape, scratch, forward, backward, predict}.
  *
  * A training step is one program run by all threads of a pool job. A thread owns the rows [row_begin, row_end) of the
  * batch; it may use other rows' results only after a barrier. What a thread computes never depends on how many there
@@ -31,7 +31,17 @@ typedef struct fnn_node fnn_node;
 typedef struct fnn_pass fnn_pass;
 typedef struct fnn_block fnn_block;
 
+/* Where the next piece of the training workspace goes. */
+typedef struct fnn_layout {
+    size_t bytes;
+    bool overflow;
+} fnn_layout;
+
 typedef struct fnn_node_type {
+    /* Its (not) trainable tensors, placed by fnn_add_tensor; NULL where it has none. */
+    fnn_status (*shape)(fnn_net *net, fnn_node *node, bool trainable);
+    /* What it keeps between forward and backward of `rows` rows, placed by fnn_place; NULL for nothing. */
+    void (*scratch)(fnn_layout *layout, fnn_node *node, size_t rows, size_t real_size);
     /* y of this batch from its input, training mode. */
     void (*forward)(const fnn_pass *pass, const fnn_node *node, bool fused);
     /* Parameter gradients from pass->gradient; when the node below needs it, pass->gradient becomes the input's
@@ -109,7 +119,9 @@ struct fnn_net {
     char *training;
     size_t input_place, gradient_place[2], panel_place[2], partial_place; /* bytes into `training` */
     size_t labels_place, targets_place, row_weight_place, row_loss_place;
-    size_t forward_rows, forward_end; /* what the last forward computed, for backward */
+    size_t forward_rows;             /* of the last forward, for backward; 0: none */
+    bool statistics_pending;         /* the last pass left running statistics that an update commits */
+    atomic_bool statistics_overflow; /* and some of them are not finite */
 
     _Atomic(fnn_workspace *) workspaces[WORKSPACE_SLOTS];
 };
@@ -176,9 +188,14 @@ static inline void fnn_share(size_t *begin, size_t *end, size_t count, size_t gr
 /* Threads that `work` (multiply-adds, or what takes as long) on `rows` rows deserves. */
 int fnn_thread_count(int asked, double work, size_t rows);
 double fnn_pass_work(const fnn_net *net, size_t rows);
+double fnn_update_work(const fnn_net *net);
 
-/* Is dW of this node summed in row chunks, and how long are they? Depends on shapes alone: it decides the bits. */
-size_t fnn_weight_chunk(const fnn_node *node, size_t rows);
+fnn_status fnn_add_tensor(fnn_net *net, size_t *place, size_t layer, const char *role, bool trainable, size_t rows,
+                          size_t columns);
+/* Room for rows x columns elements of `size` bytes, 64-byte aligned. */
+size_t fnn_place(fnn_layout *layout, size_t rows, size_t columns, size_t size);
+/* Elements for the per-chunk gradients of the Dense nodes when up to `rows` rows are trained on. */
+size_t fnn_partials_size(const fnn_net *net, size_t rows);
 
 fnn_status fnn_prepare_training(fnn_net *net, size_t rows);
 bool fnn_ready(const fnn_net *net); /* statistics of a leading Standardize are set */
@@ -196,8 +213,8 @@ typedef struct fnn_update_result {
 } fnn_update_result;
 fnn_status fnn_prepare_update(fnn_net *net);
 fnn_update_result fnn_update_shared(fnn_net *net, double learning_rate, double loss, int thread, int n_threads);
-/* The first layer with a non-finite output in the last pass, else the last one with a non-finite gradient, else
- * SIZE_MAX. */
+/* The first layer with a non-finite output or batch statistic in the last pass, else the last one with a non-finite
+ * gradient, else SIZE_MAX. */
 size_t fnn_failed_layer(const fnn_net *net, size_t rows, size_t end);
 
 #endif

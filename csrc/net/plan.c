@@ -7,10 +7,11 @@
 
 bool fnn_padded(size_t *ld, const fnn_net *net, size_t columns)
 {
+    enum { CACHE_PAGE = 4096 }; /* bytes after which addresses fall on the same cache sets */
     size_t pad = FNN_PAD_BYTES / net->real_size;
     if (!fnn_size_round_up(ld, columns, pad))
         return false;
-    if (*ld * net->real_size % 4096 == 0)
+    if (*ld * net->real_size % CACHE_PAGE == 0)
         return fnn_size_add(ld, *ld, pad);
     return true;
 }
@@ -20,17 +21,24 @@ static bool in_range(double value, double low, double high)
     return value >= low && value < high;
 }
 
+/* The sign of x is read off y in backward: slope and alpha may not turn it. */
+static bool valid_activation(const fnn_layer *layer)
+{
+    bool signed_alpha = layer->activation == FNN_LEAKY_RELU || layer->activation == FNN_ELU;
+    return layer->activation <= FNN_SOFTMAX && isfinite(layer->alpha) && (!signed_alpha || layer->alpha >= 0);
+}
+
 static bool valid_layer(const fnn_layer *layer, size_t index)
 {
     switch (layer->kind) {
     case FNN_DENSE:
-        return layer->units > 0 && layer->activation <= FNN_SOFTMAX && isfinite(layer->alpha);
+        return layer->units > 0 && valid_activation(layer);
     case FNN_BATCHNORM:
-        return layer->eps > 0 && isfinite(layer->eps) && in_range(layer->decay, 0, 1);
+        return layer->eps >= FNN_SMALLEST_EPS && isfinite(layer->eps) && in_range(layer->decay, 0, 1);
     case FNN_DROPOUT:
         return in_range(layer->p, 0, 65535.5 / 65536);
     case FNN_ACTIVATION:
-        return layer->activation <= FNN_SOFTMAX && isfinite(layer->alpha);
+        return valid_activation(layer);
     case FNN_SCALE:
         return isfinite(layer->alpha);
     case FNN_STANDARDIZE:
@@ -144,8 +152,8 @@ static fnn_status build_nodes(fnn_net *net)
     return FNN_OK;
 }
 
-static fnn_status add_tensor(fnn_net *net, size_t *place, size_t layer, const char *role, bool trainable, size_t rows,
-                             size_t columns)
+fnn_status fnn_add_tensor(fnn_net *net, size_t *place, size_t layer, const char *role, bool trainable, size_t rows,
+                          size_t columns)
 {
     fnn_tensor *tensor = &net->tensors[net->n_tensors++];
     size_t elements;
@@ -158,49 +166,30 @@ static fnn_status add_tensor(fnn_net *net, size_t *place, size_t layer, const ch
     return fnn_size_add(&net->arena_size, net->arena_size, elements) ? FNN_OK : FNN_EOVERFLOW;
 }
 
-/* The tensors of a node that are (not) trainable, in the arena's order. */
-static fnn_status place_node(fnn_net *net, fnn_node *node, bool trainable)
+static fnn_status shape_node(fnn_net *net, fnn_node *node, bool trainable)
 {
-    fnn_status status = FNN_OK;
-    size_t i = node->layer_index;
-    bool learns = node->layer.trainable;
-    if (node->type == &fnn_dense && learns == trainable) {
-        status = add_tensor(net, &node->weight, i, "weight", trainable, node->inputs, node->outputs);
-        if (status == FNN_OK && node->layer.use_bias)
-            status = add_tensor(net, &node->bias, i, "bias", trainable, 1, node->outputs);
-    } else if (node->type == &fnn_batchnorm) {
-        if (learns == trainable) {
-            status = add_tensor(net, &node->weight, i, "gamma", trainable, 1, node->outputs);
-            if (status == FNN_OK)
-                status = add_tensor(net, &node->bias, i, "beta", trainable, 1, node->outputs);
-        }
-        if (status == FNN_OK && !trainable) {
-            status = add_tensor(net, &node->mean, i, "running_mean", false, 1, node->outputs);
-            if (status == FNN_OK)
-                status = add_tensor(net, &node->variance, i, "running_var", false, 1, node->outputs);
-        }
-    }
-    return status;
+    return node->type->shape ? node->type->shape(net, node, trainable) : FNN_OK;
 }
 
+/* The trainable tensors of all nodes come first, then what a Standardize in front keeps, then the rest. */
 static fnn_status place_tensors(fnn_net *net)
 {
     fnn_status status = FNN_OK;
     net->first_trainable = net->n_nodes;
     for (size_t i = 0; i < net->n_nodes && status == FNN_OK; i++) {
         size_t before = net->n_tensors;
-        status = place_node(net, &net->nodes[i], true);
+        status = shape_node(net, &net->nodes[i], true);
         if (net->n_tensors > before && net->first_trainable == net->n_nodes)
             net->first_trainable = i;
     }
     net->trainable_size = net->arena_size;
     if (status == FNN_OK && net->layers[0].kind == FNN_STANDARDIZE) {
-        status = add_tensor(net, &net->standardize_mean, 0, "mean", false, 1, net->inputs);
+        status = fnn_add_tensor(net, &net->standardize_mean, 0, "mean", false, 1, net->inputs);
         if (status == FNN_OK)
-            status = add_tensor(net, &net->standardize_scale, 0, "scale", false, 1, net->inputs);
+            status = fnn_add_tensor(net, &net->standardize_scale, 0, "scale", false, 1, net->inputs);
     }
     for (size_t i = 0; i < net->n_nodes && status == FNN_OK; i++)
-        status = place_node(net, &net->nodes[i], false);
+        status = shape_node(net, &net->nodes[i], false);
     return status;
 }
 
@@ -403,33 +392,37 @@ bool fnn_ready(const fnn_net *net)
 
 double fnn_pass_work(const fnn_net *net, size_t rows)
 {
+    const double elementwise = 8; /* an activation, mask or normalisation takes as long as about 8 multiply-adds */
     double work = 0;
     for (size_t i = 0; i < net->n_nodes; i++) {
         const fnn_node *node = &net->nodes[i];
-        work +=
-            node->type == &fnn_dense ? (double)node->inputs * (double)node->ld_outputs : 8.0 * (double)node->outputs;
+        work += node->type == &fnn_dense ? (double)node->inputs * (double)node->ld_outputs
+                                         : elementwise * (double)node->outputs;
     }
     return work * (double)rows;
 }
 
-int fnn_thread_count(int asked, double work, size_t rows)
+static _Atomic double work_per_thread =
+    1e6; /* about 20 us; a second thread pays from 50 us on, waking it takes up to 20 */
+
+void fnn_set_work_per_thread(double work)
 {
-    const double worth_a_thread = 1e6; /* multiply-adds: about 20 us; below 50 us a second thread does not pay */
-    int most = asked > 0 ? asked : fnn_get_num_threads();
-    if (work < 2.5 * worth_a_thread)
-        return 1;
-    if (work / worth_a_thread < most)
-        most = (int)(work / worth_a_thread);
-    if (rows / 4 + 1 < (size_t)most)
-        most = (int)(rows / 4 + 1);
-    return most < 1 ? 1 : most;
+    work_per_thread = work;
 }
 
-size_t fnn_weight_chunk(const fnn_node *node, size_t rows)
+int fnn_thread_count(int asked, double work, size_t rows)
 {
-    enum { SHORTEST = 256, MOST = 64, SMALL = 16384 };
-    if (rows < 4 * SHORTEST || node->inputs * node->ld_outputs > SMALL)
-        return rows;
-    size_t chunk = (rows + MOST - 1) / MOST;
-    return chunk < SHORTEST ? SHORTEST : (chunk + 7) / 8 * 8;
+    enum { LEAST_ROWS = 4 };
+    const double least_worth = 2.5;
+    int most = asked > 0 ? asked : fnn_get_num_threads();
+    double worth = work / work_per_thread;
+    if (worth < least_worth)
+        return 1;
+    if (most > FNN_MAX_THREADS)
+        most = FNN_MAX_THREADS;
+    if (worth < most)
+        most = (int)worth;
+    if (rows / LEAST_ROWS + 1 < (size_t)most)
+        most = (int)(rows / LEAST_ROWS + 1);
+    return most;
 }

@@ -60,8 +60,8 @@ typedef struct predict_job {
     size_t begin, end; /* nodes: those before `begin` (the first Dropout) are free of randomness */
     size_t width, ld;  /* of the outputs */
     size_t samples;
-    uint64_t seed;
-    size_t units; /* under dropout */
+    uint64_t seed, first_row;      /* Monte Carlo */
+    uint64_t first_mask, end_mask; /* exact expectation */
     char *memory;
     size_t bytes_per_thread;
 } predict_job;
@@ -145,7 +145,7 @@ static void sample_rows(void *argument, int thread, int n_threads)
                            .rows = block_rows(row, end),
                            .mode = FNN_SAMPLE,
                            .random = {.seed = job->seed, .stream = FNN_STREAM_MONTE_CARLO},
-                           .first_row = row};
+                           .first_row = job->first_row + row};
         size_t values = block.rows * job->width;
         fnn_gather(net, b.rows[0], job->x, NULL, row, block.rows);
         void *prefix = fnn_run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
@@ -184,7 +184,6 @@ static void expected_rows(void *argument, int thread, int n_threads)
     const predict_job *job = argument;
     const fnn_net *net = job->net;
     buffers b = thread_buffers(job, thread);
-    uint64_t n_masks = (uint64_t)1 << job->units;
     size_t begin, end;
     fnn_share(&begin, &end, job->x->rows, 1, thread, n_threads);
     for (size_t row = begin; row < end; row++) {
@@ -192,21 +191,19 @@ static void expected_rows(void *argument, int thread, int n_threads)
         fnn_gather(net, b.rows[0], job->x, NULL, row, 1);
         void *prefix = fnn_run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
         void *other = prefix == b.rows[0] ? b.rows[1] : b.rows[0];
-        memset(b.mean, 0, job->width * sizeof(double));
-        for (uint64_t mask = 0; mask < n_masks; mask += PREDICT_ROWS) {
+        double *sum = (double *)job->out + row * job->width;
+        for (uint64_t mask = job->first_mask; mask < job->end_mask; mask += PREDICT_ROWS) {
             block.first_mask = mask;
-            block.rows = n_masks - mask < PREDICT_ROWS ? (size_t)(n_masks - mask) : PREDICT_ROWS;
+            block.rows = job->end_mask - mask < PREDICT_ROWS ? (size_t)(job->end_mask - mask) : PREDICT_ROWS;
             /* The first Dropout reads the one prefix row; what follows must not write over it. */
             void *x = net->nodes[job->begin].type->predict(&block, &net->nodes[job->begin], b.rows[2], prefix, false);
             const void *y = fnn_run_block(&block, job->begin + 1, job->end, x, other);
             for (size_t i = 0; i < block.rows; i++) {
                 double probability = mask_probability(net, mask + i);
                 for (size_t j = 0; j < job->width; j++)
-                    b.mean[j] += probability * real_at(net, y, i * job->ld + j);
+                    sum[j] += probability * real_at(net, y, i * job->ld + j);
             }
         }
-        for (size_t j = 0; j < job->width; j++)
-            store_real(net, job->out, row * job->width + j, b.mean[j]);
     }
 }
 
@@ -223,10 +220,14 @@ static size_t first_dropout(const fnn_net *net)
 static fnn_status run_job(predict_job *job, fnn_job function, double work_factor, bool accumulators, int asked)
 {
     fnn_net *net = job->net;
+    if (!job->x || !job->out || job->x->dtype > FNN_INT64)
+        return FNN_EINVAL;
     if (!fnn_ready(net))
         return FNN_ENOTREADY;
     if (job->x->rows == 0)
         return FNN_OK;
+    if (!job->x->data)
+        return FNN_EINVAL;
     job->width = job->end ? net->nodes[job->end - 1].outputs : net->inputs;
     job->ld = job->end ? net->nodes[job->end - 1].ld_outputs : net->ld_inputs;
     int n_threads = fnn_thread_count(asked, fnn_pass_work(net, job->x->rows) * work_factor, job->x->rows);
@@ -245,12 +246,12 @@ static fnn_status run_job(predict_job *job, fnn_job function, double work_factor
 
 fnn_status fnn_predict(fnn_net *net, void *out, const fnn_features *x, int n_threads)
 {
-    return fnn_predict_layers(net, out, x, net->n_layers, n_threads);
+    return fnn_predict_layers(net, out, x, net ? net->n_layers : 0, n_threads);
 }
 
 fnn_status fnn_predict_layers(fnn_net *net, void *out, const fnn_features *x, size_t n_layers, int n_threads)
 {
-    if (!out || !x || n_layers > net->n_layers)
+    if (!net || n_layers > net->n_layers)
         return FNN_EINVAL;
     predict_job job = {.net = net, .x = x, .out = out, .end = n_layers ? net->layer_end[n_layers - 1] : 0};
     return run_job(&job, predict_rows, 1, false, n_threads);
@@ -262,10 +263,10 @@ fnn_status fnn_predict_for_loss(fnn_net *net, void *out, const fnn_features *x, 
     return run_job(&job, predict_rows, 1, false, n_threads);
 }
 
-fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, size_t samples,
-                          uint64_t seed, int n_threads)
+fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, uint64_t first_row,
+                          size_t samples, uint64_t seed, int n_threads)
 {
-    if (samples == 0)
+    if (samples == 0 || !deviation)
         return FNN_EINVAL;
     predict_job job = {.net = net,
                        .x = x,
@@ -274,20 +275,25 @@ fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_f
                        .begin = first_dropout(net),
                        .end = net->n_nodes,
                        .samples = samples,
-                       .seed = seed};
+                       .seed = seed,
+                       .first_row = first_row};
     return run_job(&job, sample_rows, (double)samples, true, n_threads);
 }
 
-fnn_status fnn_predict_expected(fnn_net *net, void *out, const fnn_features *x, int n_threads)
+fnn_status fnn_predict_expected(fnn_net *net, double *sum, const fnn_features *x, uint64_t first_mask,
+                                uint64_t end_mask, int n_threads)
 {
     size_t units = fnn_net_dropout_units(net);
-    if (units > MAX_ENUMERATED)
+    if (units == 0 || units > MAX_ENUMERATED || first_mask % PREDICT_ROWS != 0 || end_mask > (uint64_t)1 << units)
         return FNN_EINVAL;
-    if (units == 0)
-        return fnn_predict(net, out, x, n_threads);
-    predict_job job = {
-        .net = net, .x = x, .out = out, .begin = first_dropout(net), .end = net->n_nodes, .units = units};
-    return run_job(&job, expected_rows, (double)((uint64_t)1 << units), true, n_threads);
+    predict_job job = {.net = net,
+                       .x = x,
+                       .out = (char *)sum,
+                       .begin = first_dropout(net),
+                       .end = net->n_nodes,
+                       .first_mask = first_mask,
+                       .end_mask = end_mask};
+    return run_job(&job, expected_rows, (double)(end_mask - first_mask), false, n_threads);
 }
 
 fnn_status fnn_activate(fnn_net *net, void *array, fnn_activation activation, double alpha, size_t rows, size_t columns)

@@ -4,6 +4,7 @@
 #include "net.h"
 
 static const double POLL_SECONDS = 0.05;
+static const double THREE_PRODUCTS = 3; /* work of a step beside that of its forward pass: forward, dW, dX */
 
 /* ---- parts of a pass ---- */
 
@@ -257,6 +258,14 @@ static fnn_status diverged(fnn_net *net, fnn_run *run, const micro_batch *batch)
     return FNN_EDIVERGED;
 }
 
+/* From here on passes form running statistics for the next update. */
+static void begin_statistics(fnn_net *net, bool first_micro)
+{
+    net->statistics_pending = true;
+    if (first_micro)
+        atomic_store(&net->statistics_overflow, false);
+}
+
 static fnn_status train_batch(fnn_net *net, fnn_run *run, size_t b, bool no_single, poll_state *state)
 {
     size_t begin = run->batch_starts[b], end = run->batch_starts[b + 1];
@@ -269,12 +278,15 @@ static fnn_status train_batch(fnn_net *net, fnn_run *run, size_t b, bool no_sing
             batch.first_row = at - begin;
             batch.rows = micro_rows(end - at, run->micro_batch, no_single);
             batch.last = at + batch.rows == end;
-            net->forward_rows = batch.rows;
-            double work = fnn_pass_work(net, batch.rows) * 3 + (batch.last ? 8.0 * (double)net->trainable_size : 0);
-            fnn_pool_run(run_micro_batch, &batch, fnn_thread_count(run->n_threads, work, batch.rows));
-            if (!batch.last && polled_abandon(run, state))
+            begin_statistics(net, at == begin);
+            double work = THREE_PRODUCTS * fnn_pass_work(net, batch.rows) + (batch.last ? fnn_update_work(net) : 0);
+            fnn_pool_run_step(run_micro_batch, &batch, fnn_thread_count(run->n_threads, work, batch.rows));
+            if (!batch.last && polled_abandon(run, state)) {
+                net->statistics_pending = false;
                 return FNN_EINTERRUPTED;
+            }
         }
+        net->statistics_pending = false;
         if (batch.update.diverged)
             return diverged(net, run, &batch);
         net->counters.updates++;
@@ -337,13 +349,16 @@ static void forward_job(void *argument, int thread, int n_threads)
 
 fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int64_t *rows, size_t m, int n_threads)
 {
+    if (m == 0)
+        return FNN_EINVAL;
     if (!fnn_ready(net))
         return FNN_ENOTREADY;
     fnn_status status = fnn_prepare_training(net, m);
     if (status != FNN_OK)
         return status;
+    begin_statistics(net, true);
     pass_job job = {.net = net, .x = x, .rows = rows, .m = m, .out = out};
-    fnn_pool_run(forward_job, &job, fnn_thread_count(n_threads, fnn_pass_work(net, m), m));
+    fnn_pool_run_step(forward_job, &job, fnn_thread_count(n_threads, fnn_pass_work(net, m), m));
     net->forward_rows = m;
     net->counters.passes++;
     return FNN_OK;
@@ -370,6 +385,7 @@ fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_
     if (m == 0 || net->forward_rows != m)
         return FNN_ENOTREADY;
     pass_job job = {.net = net, .m = m, .out = dx, .dy = dy};
-    fnn_pool_run(backward_job, &job, fnn_thread_count(n_threads, 2 * fnn_pass_work(net, m), m));
+    double work = (THREE_PRODUCTS - 1) * fnn_pass_work(net, m);
+    fnn_pool_run_step(backward_job, &job, fnn_thread_count(n_threads, work, m));
     return FNN_OK;
 }

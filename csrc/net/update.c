@@ -7,6 +7,32 @@
 
 /* ---- configuration ---- */
 
+static bool is_share(double value)
+{
+    return value >= 0 && value < 1;
+}
+
+static bool valid_optimizer(const fnn_optimizer *o)
+{
+    bool divides = o->kind != FNN_SGD;
+    return o->kind <= FNN_ADAM && is_share(o->momentum) && is_share(o->beta1) && is_share(o->beta2) &&
+           (!divides || o->eps >= FNN_SMALLEST_EPS) && o->weight_decay >= 0 && o->decoupled_decay >= 0;
+}
+
+static bool valid_clip(const fnn_clip *clip)
+{
+    switch (clip->kind) {
+    case FNN_CLIP_NONE:
+        return true;
+    case FNN_CLIP_VALUE:
+        return clip->low <= 0 && clip->high >= 0;
+    case FNN_CLIP_NORM:
+    case FNN_CLIP_TENSOR_NORM:
+        return clip->high > 0;
+    }
+    return false;
+}
+
 static void clear_moments(fnn_net *net)
 {
     for (int i = 0; i < 2; i++)
@@ -17,8 +43,7 @@ static void clear_moments(fnn_net *net)
 fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
                              const fnn_penalty *penalties)
 {
-    if (!net || !optimizer || !clip || !penalties || (int)optimizer->kind > FNN_ADAM ||
-        clip->kind > FNN_CLIP_TENSOR_NORM)
+    if (!net || !optimizer || !clip || !penalties || !valid_optimizer(optimizer) || !valid_clip(clip))
         return FNN_EINVAL;
     if (optimizer->kind != net->optimizer.kind) {
         net->counters.updates = 0;
@@ -33,6 +58,7 @@ fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const
 void fnn_net_reset(fnn_net *net)
 {
     net->counters = (fnn_counters){0};
+    net->statistics_pending = false;
     clear_moments(net);
 }
 
@@ -270,16 +296,23 @@ fnn_update_result fnn_update_shared(fnn_net *net, double learning_rate, double l
     partial_norms(net, begin, end);
     fnn_barrier(n_threads);
     fnn_update_result result = {.squared_norm = total_norm(net)};
-    result.diverged = !isfinite(loss) || !isfinite(result.squared_norm);
+    bool overflow = net->statistics_pending && atomic_load(&net->statistics_overflow);
+    result.diverged = !isfinite(loss) || !isfinite(result.squared_norm) || overflow;
     if (result.diverged)
         return result;
     update_chunks(net, learning_rate, result.squared_norm, begin, end);
-    if (thread == 0 && net->forward_rows > 0)
+    if (thread == 0 && net->statistics_pending)
         commit_statistics(net);
     return result;
 }
 
 /* ---- own loops ---- */
+
+double fnn_update_work(const fnn_net *net)
+{
+    const double per_parameter = 20; /* multiply-adds that take as long as norm and update of one: about 0.4 ns */
+    return per_parameter * (double)net->trainable_size;
+}
 
 typedef struct apply_job {
     fnn_net *net;
@@ -301,8 +334,8 @@ fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squar
     if (status != FNN_OK)
         return status;
     apply_job job = {.net = net, .learning_rate = learning_rate};
-    double work = 20.0 * (double)net->trainable_size;
-    fnn_pool_run(apply, &job, fnn_thread_count(n_threads, work, SIZE_MAX / 2));
+    fnn_pool_run_step(apply, &job, fnn_thread_count(n_threads, fnn_update_work(net), SIZE_MAX / 2));
+    net->statistics_pending = false;
     *squared_norm = job.result.squared_norm;
     if (job.result.diverged)
         return FNN_EDIVERGED;
@@ -316,7 +349,9 @@ size_t fnn_failed_layer(const fnn_net *net, size_t rows, size_t end)
 {
     for (size_t i = 0; i < end; i++) {
         const fnn_node *node = &net->nodes[i];
-        if (net->kernels->first_nonfinite(fnn_training(net, node->y), rows * node->ld_outputs) >= 0)
+        if (net->kernels->first_nonfinite(fnn_training(net, node->y), rows * node->ld_outputs) >= 0 ||
+            (node->type == &fnn_batchnorm && node->layer.trainable &&
+             net->kernels->first_nonfinite(fnn_training(net, node->pending_variance), node->outputs) >= 0))
             return node->layer_index;
     }
     for (size_t i = net->n_stretches; i-- > 0;)

@@ -8,6 +8,7 @@
  * pool is simply empty; both processes start workers again when they need some. A job must not fork. */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "runtime.h"
 
@@ -155,6 +156,7 @@ static _Alignas(CACHE_LINE) atomic_int n_arrived;
 
 static atomic_int n_failures;
 static atomic_int n_forking; /* threads that want the lock for a fork */
+static atomic_int n_steps;   /* steps in flight */
 static atomic_uint fork_generation;
 
 /* ---- barrier ---- */
@@ -253,6 +255,8 @@ static void before_fork(void)
     /* A caller that runs one job after the other would otherwise take the lock again before the fork gets it. */
     atomic_fetch_add(&n_forking, 1);
     pthread_mutex_lock(&lock);
+    while (atomic_load(&n_steps) > 0)
+        nanosleep(&(struct timespec){.tv_nsec = 10000}, NULL);
     end_workers();
 }
 
@@ -265,7 +269,8 @@ static void after_fork_in_parent(void)
 static void after_fork_in_child(void)
 {
     pthread_mutex_unlock(&lock);
-    atomic_store(&n_forking, 0); /* other threads that were about to fork do not exist here */
+    atomic_store(&n_forking, 0); /* other threads that were about to fork, or to begin a step, do not exist here */
+    atomic_store(&n_steps, 0);
     atomic_fetch_add(&fork_generation, 1);
 }
 
@@ -323,4 +328,26 @@ int fnn_pool_run(fnn_job function, void *argument, int n_threads)
     }
     function(argument, 0, 1);
     return 1;
+}
+
+/* A step announces itself before it looks for forks, and a fork before it looks for steps: one of the two sees the
+ * other. */
+static void begin_step(void)
+{
+    atomic_fetch_add(&n_steps, 1);
+    while (atomic_load(&n_forking) > 0) {
+        atomic_fetch_sub(&n_steps, 1);
+        pthread_mutex_lock(&lock); /* until the fork is over */
+        pthread_mutex_unlock(&lock);
+        atomic_fetch_add(&n_steps, 1);
+    }
+}
+
+int fnn_pool_run_step(fnn_job function, void *argument, int n_threads)
+{
+    fork_handlers_installed();
+    begin_step();
+    n_threads = fnn_pool_run(function, argument, n_threads);
+    atomic_fetch_sub(&n_steps, 1);
+    return n_threads;
 }

@@ -81,6 +81,9 @@ typedef void (*fnn_job)(void *argument, int thread, int n_threads);
  * Workers start lazily, spin briefly, then sleep; they have the caller's floating-point mode and take no signals. A job
  * must not fork and must not wait for another thread of the program: a fork waits for the job in flight. */
 int fnn_pool_run(fnn_job job, void *argument, int n_threads);
+/* The same for a job that changes a net: a fork waits for it even where it runs on one thread, so that no child sees it
+ * half done. */
+int fnn_pool_run_step(fnn_job job, void *argument, int n_threads);
 /* Inside a job: wait until all of its threads are here. Nothing at one thread. */
 void fnn_barrier(int n_threads);
 /* Rises by one in every child forked after its first call: state held by threads that do not exist there is recognised
