@@ -1,6 +1,6 @@
 # The verbs of the project. PYTHON, CC and VENV choose the interpreter, the compiler and the virtual environment.
 .DEFAULT_GOAL := help
-.PHONY: help run dev build test test-long test-isa bench lint format wheel clean
+.PHONY: help run dev build test test-long test-isa asan-python bench lint format wheel clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -58,9 +58,21 @@ test-isa: build ## Run the fast tests on every instruction set of this machine
 	@for isa in $$($(BIN)/python -c 'from fastnn import _core; print(*_core.available_isas())'); do \
 		echo "FASTNN_ISA=$$isa"; FASTNN_ISA=$$isa $(BIN)/python -m pytest -m 'not long' || exit 1; done
 
+# -P keeps this folder, whose fastnn is the ordinary build, off Python's path. Python itself leaks; a size that no machine
+# has is MemoryError. Without test_reliability.py: a process with threads may hang when it forks under this sanitizer.
+ASAN_PYTHON = PYTHONPATH=$(CURDIR)/build/asan-python/lib LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(BIN)/python -P
+asan-python: $(VENV)/.installed ## Test the Python package under the address and undefined-behaviour sanitizers
+	CC=gcc FASTNN_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/asan-python \
+		--build-lib build/asan-python/lib
+	@$(ASAN_PYTHON) -c 'import fastnn._core as core; assert "asan-python" in core.__file__, core.__file__'
+	$(ASAN_PYTHON) -m pytest --capture=sys -m 'not long' \
+		$(patsubst %,tests/test_%.py,data errors fold gradients layers trainer)
+
 bench: build test-kernels-lib ## Time kernels, steps and predictions beside hand-written NumPy
 	@$(PIP) --no-build-isolation -e '.[bench]'
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-columns=min,median
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-columns=min,median \
+		--benchmark-json build/bench.json
 
 lint: build $(VENV)/.tools ## Check style and types
 	$(BIN)/ruff check

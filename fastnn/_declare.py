@@ -2,6 +2,8 @@
 
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
@@ -92,6 +94,8 @@ class Declaration:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+MOST_THREADS = 4096
+LARGEST_SIZE = 2**63 - 1
 SMALLEST_EPS = 1e-37  # a normal number in float32 too: what guards a division must not round to 0
 
 
@@ -173,4 +177,13 @@ def threads(value: int | None) -> int:
     """`n_threads` as the core takes it: 0 for the configured number."""
     if value is None:
         return 0
-    return integer("n_threads", value, 1, hint=" (or None: as configured, by default all available processors)")
+    hint = " (or None: as configured, by default all available processors)"
+    return integer("n_threads", value, 1, MOST_THREADS, hint=hint)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """A warning that points at the line outside of this package which led to it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -3,12 +3,12 @@
 import math
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
-from ._declare import choice, integer, number
+from ._declare import boolean, choice, integer, number
 from .history import Best, direction
 
 __all__ = ["CSVLogger", "Callback", "EarlyStopping", "ReduceLROnPlateau"]
@@ -46,13 +46,17 @@ class Callback:
     trainer: Host
 
     def on_fit_begin(self) -> None:
-        """Before the first epoch."""
+        """Before the first epoch; an error here ends the fit, and only callbacks that began will end."""
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """After each epoch, counted from 0; `logs` has the epoch's entry of every column of the history."""
+        """After each epoch, counted from 0; `logs` has the epoch's entry of every column of the history, as a dict of
+        the callback's own.
+        """
 
     def on_fit_end(self) -> None:
-        """After the last epoch, also when an error ended the fit (then ``trainer.failed`` is true)."""
+        """After the last epoch, in the order of the list, also when an error ended the fit (then ``trainer.failed`` is
+        true).
+        """
 
     def request_stop(self, reason: str = "request_stop()") -> None:
         """End the fit after this epoch."""
@@ -65,6 +69,16 @@ class _Function(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         self._function(epoch, logs)
+
+
+def resolve(chosen: Any) -> list[Callback]:
+    """Callbacks from a sequence or None."""
+    if chosen is None:
+        return []
+    if not isinstance(chosen, Iterable):
+        hint = " Write callbacks=[...] around it." if isinstance(chosen, Callback) or callable(chosen) else ""
+        raise TypeError(f"callbacks must be a list of callbacks or None, got {chosen!r}.{hint}")
+    return [as_callback(value) for value in chosen]
 
 
 def as_callback(value: Any) -> Callback:
@@ -125,7 +139,7 @@ class EarlyStopping(_Monitor):
         restore_best: bool = True,
     ) -> None:
         super().__init__(monitor, mode, min_delta, patience)
-        self.restore_best = restore_best
+        self.restore_best = boolean("restore_best", restore_best)
 
     def on_fit_begin(self) -> None:
         super().on_fit_begin()

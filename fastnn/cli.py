@@ -1,10 +1,14 @@
 """The command line: ``fastnn train digits``, ``fastnn train data.npz``, ``fastnn config``.
 
-Exit codes: 0 done, 1 training or saving failed, 2 wrong usage or unusable data, 130 interrupted.
+Exit codes: 0 done, 1 training or saving failed or nobody reads the output any more, 2 wrong usage or unusable data, 130
+interrupted.
 """
 
 import argparse
+import os
 import sys
+import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,6 +77,9 @@ def read_samples(path: str) -> tuple[Array, Array, Array, Array]:
         raise InputError(f"{path} needs arrays x and y, or x_train, y_train, x_test and y_test; it has {list(arrays)}")
     for x, y in (parts[:2], parts[2:]):
         check_samples(path, x, y)
+    for name, trained, tested in (("x_test", parts[0], parts[2]), ("y_test", parts[1], parts[3])):
+        if trained.shape[1:] != tested.shape[1:]:
+            raise InputError(f"{path}: {name} {tested.shape} must have the columns of training, {trained.shape[1:]}")
     return parts
 
 
@@ -93,6 +100,8 @@ def make_task(x: Array, y: Array, x_test: Array, y_test: Array) -> Task:
         scale[scale == 0] = 1
         return Task(x, (y - mean) / scale, x_test, (y_test - mean) / scale, None, scale)
     classes, numbers = np.unique(np.concatenate([y.ravel(), y_test.ravel()]), return_inverse=True)
+    if len(classes) == 1:
+        raise InputError("y has 1 class; at least 2 are needed")
     return Task(x, numbers[: len(y)], x_test, numbers[len(y) :], classes, np.ones(1))
 
 
@@ -119,16 +128,25 @@ def report_score(net: fn.Sequential, task: Task) -> None:
     print(f"test MSE {mse:.6g}, R^2 {r2:.4f} on {len(task.x_test)} samples")
 
 
+def prepare_folder(path: Path) -> None:
+    """Make the folder and write into it, because after hours of training is too late to find that it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise InputError(f"--out: cannot write into {path}: {error.strerror or error}") from error
+
+
 def save_curves(history: fn.History, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         history.plot(path)
         print(f"curves saved in {path}")
-    except ImportError:
-        print("no picture of the curves: matplotlib is not installed (pip install 'fastnn-cpu[plot]')")
+    except ImportError as error:
+        print(f"no picture of the curves: {error}")
 
 
 def train(options: argparse.Namespace) -> None:
+    prepare_folder(options.out)
     if options.data == "digits":
         (x, y), (x_test, y_test) = load_digits()
         task = make_task(x, y, x_test, y_test)
@@ -236,7 +254,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "config":
             fn.show_config()
         else:
-            train(options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Training interrupted")  # the exit says so
+                train(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
+        return 1
     except KeyboardInterrupt:
         return fail(130, "interrupted")
     except (fn.DivergenceError, MemoryError, OSError, RuntimeError) as error:

@@ -1,7 +1,7 @@
 """Threads, and what this build runs on."""
 
 from . import _core
-from ._declare import threads
+from ._declare import threads, warn
 
 __all__ = ["get_num_threads", "set_num_threads", "show_config"]
 
@@ -20,6 +20,21 @@ def set_num_threads(n: int | None) -> None:
 def get_num_threads() -> int:
     """Threads used where no ``n_threads=`` is given."""
     return _core.get_num_threads()
+
+
+_told = False
+
+
+def tell_refused_threads() -> None:
+    """One warning per process once the system has refused a thread."""
+    global _told
+    if not _told and _core.thread_failures():
+        _told = True
+        warn(
+            f"The system refused {_core.thread_failures()} thread(s): fewer work, with the same results. "
+            "Raise its limit, or ask for fewer with n_threads.",
+            RuntimeWarning,
+        )
 
 
 def show_config() -> None:

@@ -1,19 +1,18 @@
 """The one place that checks what users pass as features, targets and weights, and that cuts epochs into batches."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
 from . import _core
-from ._declare import Declaration, integer, number
+from ._declare import Declaration, integer, number, warn
 from .losses import Loss, OwnLoss
 
 Array = np.ndarray[Any, Any]
 
 _READABLE = frozenset(map(np.dtype, _core.feature_dtypes))
-_CHUNK_ELEMENTS = 1 << 20  # rows are converted to float64 in pieces of 8 MiB
+_CHUNK_ELEMENTS = 1 << 18  # rows are converted to float64 in pieces of 2 MiB, which caches hold
 
 
 # ---- features ----
@@ -22,10 +21,12 @@ _CHUNK_ELEMENTS = 1 << 20  # rows are converted to float64 in pieces of 8 MiB
 def features(x: Any, engine: _core.Engine, name: str = "x") -> Array:
     """`x` as a 2-D array that the engine reads as it is: any strides, a dtype of ``_core.feature_dtypes``, all finite.
 
-    Nothing is copied where dtype and byte order suit; float16, long double, objects and foreign byte order become a
-    copy of the net's dtype.
+    Nothing is copied where dtype and byte order suit; a foreign byte order becomes the native one, float16, long
+    double and objects a copy of the net's dtype.
     """
-    array = _dense(x, name)
+    if x is None:
+        raise ValueError(f"{name} must be an array of shape (n, {engine.input_size}), got None.")
+    array = dense(x, name)
     if array.ndim == 0:
         raise ValueError(f"Expected 2D array, got scalar array instead: {name} = {array!r}.")
     if array.ndim == 1:
@@ -58,7 +59,7 @@ def features(x: Any, engine: _core.Engine, name: str = "x") -> Array:
     return array
 
 
-def _dense(x: Any, name: str) -> Array:
+def dense(x: Any, name: str) -> Array:
     """`x` as an array, refusing what NumPy would silently misread."""
     if type(x) is np.ndarray:
         return x
@@ -81,8 +82,9 @@ def _dense(x: Any, name: str) -> Array:
 
 
 def _readable(array: Array, dtype: np.dtype[Any], name: str) -> Array:
-    if array.dtype in _READABLE:  # in native byte order
-        return array
+    native = array.dtype.newbyteorder("=")
+    if native in _READABLE:
+        return array.astype(native, copy=False)
     if array.dtype == np.bool_:
         return array.view(np.uint8)
     return numeric(array, dtype, name)
@@ -158,7 +160,7 @@ def targets(y: Any, loss: Loss | OwnLoss, n: int, engine: _core.Engine, name: st
     """`y` checked against the loss, the number of samples and the outputs of the net."""
     if y is None:
         raise ValueError(f"training requires {name} to be passed, but the target {name} is None.")
-    array = _dense(y, name)
+    array = dense(y, name)
     if array.ndim == 0:
         raise ValueError(f"{name} must have one entry per sample, got the scalar {array!r}.")
     if len(array) != n:
@@ -168,23 +170,20 @@ def targets(y: Any, loss: Loss | OwnLoss, n: int, engine: _core.Engine, name: st
     if isinstance(loss, OwnLoss):
         return Targets(array)
     if loss.name == "cross_entropy":
-        array = _unpack_column(array, engine.output_size, name)
+        array = _unpack_column(array, name)
         if array.ndim == 1:
             return _labels(array, engine.output_size, name)
     return _values(array, loss, engine, name)
 
 
-def _unpack_column(array: Array, outputs: int, name: str) -> Array:
+def _unpack_column(array: Array, name: str) -> Array:
     """(n,) from a column of labels (n, 1)."""
-    if array.ndim != 2 or array.shape[1] != 1 or (outputs == 1 and array.dtype.kind == "f"):
+    if array.ndim != 2 or array.shape[1] != 1:
         return array
-    if outputs > 1:
-        warnings.warn(
-            f"A column-vector {name} was passed when a 1d array was expected. Please change the shape of {name} to "
-            "(n_samples,), for example using ravel().",
-            UserWarning,
-            stacklevel=5,
-        )
+    warn(
+        f"A column-vector {name} was passed when a 1d array was expected. Please change the shape of {name} to "
+        "(n_samples,), for example using ravel()."
+    )
     return array[:, 0]
 
 
@@ -227,6 +226,14 @@ def _values(array: Array, loss: Loss, engine: _core.Engine, name: str) -> Target
         place = f"{name}[{row}]" if array.ndim == 1 else f"{name}[{row}, {column}]"
         interval = f"in [{low}, {high}]" if np.isfinite(high) else f">= {low}"
         raise ValueError(f"{place} = {values[row, column]:g}, but {loss.name} needs values {interval}.")
+    if loss.name == "cross_entropy":
+        sums = values.sum(axis=1, dtype=np.float64)
+        wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3)
+        if wrong.size:
+            raise ValueError(
+                f"{name}[{wrong[0]}] sums to {sums[wrong[0]]:g}, but rows of probabilities for cross_entropy must sum "
+                "to 1."
+            )
     return Targets(array, values=values)
 
 
@@ -234,7 +241,12 @@ def sample_weights(weights: Any, n: int, name: str = "sample_weight") -> Array |
     """One non-negative float64 weight per sample, or None."""
     if weights is None:
         return None
-    array = _dense(weights, name)
+    if isinstance(weights, str):
+        raise TypeError(
+            f"{name} must be an array of one number >= 0 per sample, or None, got {weights!r}. For weights by class "
+            "use class_weight."
+        )
+    array = dense(weights, name)
     if array.shape != (n,):
         raise ValueError(f"{name}.shape == {array.shape}, expected ({n},)!")
     converted = numeric(array, np.dtype(np.float64), name)
@@ -280,7 +292,7 @@ def class_weights(class_weight: Any, data: Targets, outputs: int) -> Array | Non
 def split_validation(n: int, fraction: float) -> int:
     """Number of leading rows that train; the last `fraction` of the rows validates."""
     fraction = number("validation_split", fraction, 0, 1, open_high=True)
-    held_out = int(n * fraction)
+    held_out = round(n * fraction)
     if fraction > 0 and (held_out == 0 or held_out == n):
         raise ValueError(
             "The validation set is too small. Increase 'validation_split' or the size of your dataset: "
@@ -300,9 +312,11 @@ def batch_starts(n: int, batch_size: int, join_single_row: bool) -> Array:
 # ---- statistics of columns ----
 
 
-def chunks(x: Array) -> Iterator[slice]:
-    """Slices of rows of at most some MiB in float64, so that a memory map is never held as a whole."""
-    rows = max(1, _CHUNK_ELEMENTS // x.shape[1])
+def chunks(x: Array, width: int = 1) -> Iterator[slice]:
+    """Slices of rows of at most some MiB in float64, also where a row becomes `width` values; so a memory map is never
+    held as a whole.
+    """
+    rows = max(1, _CHUNK_ELEMENTS // max(x.shape[1], width))
     return (slice(start, min(start + rows, len(x))) for start in range(0, len(x), rows))
 
 
@@ -318,22 +332,23 @@ class ColumnMoments:
 
     def add(self, chunk: Array, weights: Array | None = None) -> None:
         """Merge rows; those of weight 0 do not count."""
-        rows = np.asarray(chunk, dtype=np.float64)
-        if weights is None:
-            weights = np.ones(len(rows))
-        rows, weights = rows[weights > 0], weights[weights > 0]
-        if not len(rows):
+        if weights is not None:
+            chunk, weights = chunk[weights > 0], weights[weights > 0, np.newaxis]
+        if not len(chunk):
             return
-        weight = float(weights.sum())
-        mean = weights @ rows / weight
-        squares = weights @ (rows - mean) ** 2
+        rows = np.array(chunk, dtype=np.float64, order="C")  # a row-major copy: sums in one order for every layout
+        weight = float(len(rows) if weights is None else weights.sum())
+        mean = (rows if weights is None else rows * weights).sum(axis=0) / weight
+        rows -= mean
+        rows *= rows
+        squares = (rows if weights is None else rows * weights).sum(axis=0)
         total = self.weight + weight
         difference = mean - self.mean
         self.mean += difference * (weight / total)
         self._squares += squares + difference**2 * (self.weight * weight / total)
         self.weight = total
-        self._low = np.minimum(self._low, rows.min(axis=0))
-        self._high = np.maximum(self._high, rows.max(axis=0))
+        self._low = np.minimum(self._low, chunk.min(axis=0))
+        self._high = np.maximum(self._high, chunk.max(axis=0))
 
     @property
     def variance(self) -> Array:

@@ -1,5 +1,8 @@
 """Exceptions of their own: what a caller may want to catch and look into."""
 
+from functools import partial
+from typing import Any
+
 __all__ = ["DivergenceError"]
 
 
@@ -16,6 +19,8 @@ class DivergenceError(ValueError):
         The loss of the failing step (finite where a gradient was not).
     layer : int or None
         Place in the layer list of the first output or gradient that was not finite, None if none was found.
+    layer_name : str
+        Its kind, empty if there is none.
     learning_rate : float
         Of the failing step.
     """
@@ -30,7 +35,8 @@ class DivergenceError(ValueError):
         layer_name: str,
         learning_rate: float,
     ) -> None:
-        self.epoch, self.step, self.loss, self.layer, self.learning_rate = epoch, step, loss, layer, learning_rate
+        self.epoch, self.step, self.loss = epoch, step, loss
+        self.layer, self.layer_name, self.learning_rate = layer, layer_name, learning_rate
         # The text counts from 1, like the progress lines that stand above it.
         place = f"step {step + 1}" if epoch is None else f"epoch {epoch + 1}, step {step + 1}"
         first = "" if layer is None else f", first in layer {layer} ({layer_name})"
@@ -38,3 +44,8 @@ class DivergenceError(ValueError):
             f"Training diverged at {place}: loss = {loss:g}{first}, learning rate {learning_rate:g}. "
             "Weights of the step before are kept. Scale x, clip the gradient or lower the rate."
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions are made from their message alone when unpickled, say by a pool of processes; this one is not."""
+        names = ("epoch", "step", "loss", "layer", "layer_name", "learning_rate")
+        return partial(type(self), **{name: getattr(self, name) for name in names}), (), self.__dict__

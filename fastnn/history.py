@@ -101,8 +101,18 @@ class History(Mapping[str, list[float]]):
         Returns
         -------
         matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
         """
-        from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
+        try:
+            from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
+        except ImportError:
+            raise ImportError(
+                "plot needs matplotlib, which is not installed: pip install 'fastnn-cpu[plot]'."
+            ) from None
 
         names = [name for name in self if name not in ("penalty", "lr", "seconds") and not name.startswith("val_")]
         figure = Figure(figsize=(5 * max(1, len(names)), 3.5), layout="constrained")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import initializers
-from ._declare import SMALLEST_EPS, Declaration, boolean, choice, instance, integer, named, number
+from ._declare import LARGEST_SIZE, SMALLEST_EPS, Declaration, boolean, choice, instance, integer, named, number
 from .initializers import Initializer
 from .regularizers import Regularizer
 
@@ -196,7 +196,7 @@ class Dense(Layer):
 
     def __post_init__(self) -> None:
         self._set(
-            units=integer("units", self.units, 1, 2**63 - 1),
+            units=integer("units", self.units, 1, LARGEST_SIZE),
             use_bias=boolean("use_bias", self.use_bias),
             trainable=boolean("trainable", self.trainable),
         )

@@ -3,6 +3,7 @@
 All but cross-entropy are also means over the outputs of a row. Written z for what the net puts out, t for the target.
 """
 
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -120,18 +121,40 @@ class OwnLoss:
 
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
-        parameters = signature(function).parameters
-        required = [parameter for parameter in parameters.values() if parameter.default is Parameter.empty]
-        self.takes_weights = "sample_weight" in parameters or len(required) == 3
+        try:
+            parameters = signature(function).parameters
+        except ValueError:
+            raise TypeError(f"loss {self.name} has no signature to read: wrap it in a function f(y_pred, y).") from None
+        kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+        positional = [parameter for parameter in parameters.values() if parameter.kind in kinds]
+        required = sum(parameter.default is Parameter.empty for parameter in positional)
+        self._by_name = "sample_weight" in parameters and parameters["sample_weight"] not in positional[:3]
+        self.takes_weights = "sample_weight" in parameters or required == 3
+        takes_two = len(positional) >= 2 or any(p.kind is Parameter.VAR_POSITIONAL for p in parameters.values())
+        if not takes_two or required > 3:
+            raise TypeError(
+                f"an own loss is f(y_pred, y) or f(y_pred, y, sample_weight), got {self.name}{signature(function)}."
+            )
+
+    def __repr__(self) -> str:
+        return self.name
 
     def __call__(self, outputs: Array, y: Array, weights: Array | None) -> tuple[float, Array]:
         """The loss in float64, and its gradient as a contiguous array of the outputs' dtype."""
-        arguments = (outputs, y, weights) if self.takes_weights else (outputs, y)
-        value, gradient = self.function(*arguments)
-        gradient = np.ascontiguousarray(gradient, dtype=outputs.dtype)
+        if self._by_name:
+            result = self.function(outputs, y, sample_weight=weights)
+        else:
+            result = self.function(outputs, y, weights) if self.takes_weights else self.function(outputs, y)
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            raise TypeError(f"loss {self.name} must return (mean loss, gradient), got {reprlib.repr(result)}.")
+        value, gradient = map(np.asarray, result)
+        if value.ndim != 0 or value.dtype.kind not in "iuf":
+            raise TypeError(f"loss {self.name} must return one number as its mean loss, got {reprlib.repr(result[0])}.")
+        if gradient.dtype.kind not in "iuf":
+            raise TypeError(f"loss {self.name} gave a gradient of dtype {gradient.dtype}; it must hold real numbers.")
         if gradient.shape != outputs.shape:
             raise ValueError(f"loss {self.name} gave a gradient of shape {gradient.shape}, expected {outputs.shape}.")
-        return float(value), gradient
+        return float(value), np.ascontiguousarray(gradient, dtype=outputs.dtype)
 
 
 BY_NAME: dict[str, Callable[[], Loss]] = {
@@ -139,8 +162,15 @@ BY_NAME: dict[str, Callable[[], Loss]] = {
 }
 
 
-def resolve(value: Any) -> Loss | OwnLoss:
-    """A loss given as an object, by name, or as a function."""
+def resolve(value: Any, outputs: int) -> Loss | OwnLoss:
+    """A loss given as an object, by name, or as a function, for a net of so many outputs."""
+    loss = _resolve(value)
+    if isinstance(loss, CrossEntropy) and outputs < 2:
+        raise ValueError("cross_entropy needs at least 2 outputs; use binary_cross_entropy for one.")
+    return loss
+
+
+def _resolve(value: Any) -> Loss | OwnLoss:
     if isinstance(value, OwnLoss):
         return value
     if callable(value) and not isinstance(value, (Loss, type)):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ._declare import Declaration, choice, integer
+from .losses import BinaryCrossEntropy, Loss, OwnLoss
 
 __all__ = ["TopKAccuracy", "accuracy", "auc", "binary_accuracy", "f1", "mae", "mse", "r2", "rmse"]
 
@@ -133,20 +134,56 @@ RISING = frozenset({"accuracy", "binary_accuracy", "f1", "auc", "r2"})
 FALLING = frozenset({"loss", "penalty", "mse", "rmse", "mae"})
 
 
-def resolve(metrics: Any, loss_name: str) -> dict[str, Metric]:
-    """Metrics by the names they have in the history; `loss_name` tells what "accuracy" means."""
+RESERVED = frozenset({"loss", "penalty", "lr", "seconds", "epoch"})
+CLASSIFICATION = ("cross_entropy", "binary_cross_entropy")
+
+
+def resolve(metrics: Any, loss: Loss | OwnLoss, outputs: int) -> dict[str, Metric]:
+    """Metrics by the names they have in the history, for a net of so many outputs trained with this loss."""
     if isinstance(metrics, str) or not isinstance(metrics, Iterable):
         raise TypeError(f"metrics must be a sequence such as ('accuracy',), got {metrics!r}.")
-    return dict(_resolve_one(metric, loss_name) for metric in metrics)
+    found: dict[str, Metric] = {}
+    for value in metrics:
+        name, metric = _resolve_one(value, loss)
+        if name in RESERVED or name.startswith("val_"):
+            raise ValueError(
+                f"a metric cannot be named {name!r}, which is a column of the history: rename the function."
+            )
+        if name in found:
+            raise ValueError(f"two metrics are named {name!r}: give each function a name of its own.")
+        _require_suitable(name, metric, loss, outputs)
+        found[name] = metric
+    return found
 
 
-def _resolve_one(metric: Any, loss_name: str) -> tuple[str, Metric]:
+def default(loss: Loss | OwnLoss) -> tuple[str, ...]:
+    """What `Sequential.evaluate` measures unless told."""
+    return ("accuracy",) if isinstance(loss, Loss) and loss.name in CLASSIFICATION else ()
+
+
+def _require_suitable(name: str, metric: Metric, loss: Loss | OwnLoss, outputs: int) -> None:
+    """ValueError for a built-in metric that means nothing for this loss; own losses may go with any."""
+    if metric is auc and outputs > 2:
+        raise ValueError(f"the metric {name!r} is for two classes, but the net has {outputs} outputs.")
+    if isinstance(metric, TopKAccuracy) and outputs < 2:
+        raise ValueError(f"the metric {name!r} needs at least 2 outputs, but the net has {outputs}.")
+    if isinstance(loss, OwnLoss):
+        return
+    if (metric in (accuracy, binary_accuracy, f1, auc) or isinstance(metric, TopKAccuracy)) and (
+        loss.name not in CLASSIFICATION
+    ):
+        raise ValueError(f"the metric {name!r} is for classification, but the loss is {loss.name}.")
+    if metric in (binary_accuracy, mse, rmse, mae, r2) and loss.name == "cross_entropy":
+        raise ValueError(f"the metric {name!r} compares values, but the targets of cross_entropy are classes.")
+
+
+def _resolve_one(metric: Any, loss: Loss | OwnLoss) -> tuple[str, Metric]:
     if isinstance(metric, str):
         k = metric.removeprefix("top_").removesuffix("_accuracy")
         if metric.startswith("top_") and k.isdecimal():
             return metric, TopKAccuracy(int(k))
         choice("a metric", metric, [*BY_NAME, "top_5_accuracy"])
-        if metric == "accuracy" and loss_name == "binary_cross_entropy":
+        if metric == "accuracy" and isinstance(loss, BinaryCrossEntropy):
             return metric, binary_accuracy
         return metric, BY_NAME[metric]
     if not callable(metric) or isinstance(metric, type):

@@ -1,13 +1,13 @@
 """The net: a list of layers, and the engine that holds its parameters."""
 
-import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from . import _core, data, losses, metrics
-from ._declare import choice, instance, integer, threads
+from ._declare import LARGEST_SIZE, choice, instance, integer, threads, warn
+from .config import tell_refused_threads
 from .data import Targets
 from .fold import fold
 from .initializers import Initializer, he_normal, xavier_uniform
@@ -51,13 +51,14 @@ class Sequential:
     """
 
     def __init__(self, layers: Sequence[Layer], input_size: int, dtype: Any = "float32", seed: int = 0) -> None:
-        self.input_size = integer("input_size", input_size, 1, 2**63 - 1)
-        self.layers = _check_layers(layers, self.input_size)
-        self.seed = integer("seed", seed, 0, 2**64 - 1)
+        self.input_size = integer("input_size", input_size, 1, LARGEST_SIZE)
         self.dtype = _check_dtype(dtype)
+        self.layers = _check_layers(layers, self.input_size, self.dtype)
+        self.seed = integer("seed", seed, 0, 2**64 - 1)
         self.frozen = False
         self._link: str | None = None  # of the loss trained with: what turns outputs into probabilities
         self._configured_for: object | None = None  # the Trainer whose settings the engine has
+        self._gradients_of: int | None = None  # the number of updates when `backward` last ran
         records = [layer.record() for layer in self.layers]
         self._engine = _core.Engine(records, self.input_size, self.dtype.name, self.seed)
         self.output_size = self._engine.output_size
@@ -66,6 +67,18 @@ class Sequential:
     def __repr__(self) -> str:
         sizes = f"input_size={self.input_size}, dtype={self.dtype.name!r}, seed={self.seed}"
         return f"Sequential({list(self.layers)!r}, {sizes})"
+
+    def __copy__(self) -> "Sequential":
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Sequential":
+        return self.copy()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Sequential cannot be pickled: saving comes with model files (net.save, fastnn.load), which are not "
+            "available yet. In the same process use net.copy()."
+        )
 
     # ---- parameters ----
 
@@ -93,7 +106,13 @@ class Sequential:
         return views
 
     def gradients(self) -> dict[str, Array]:
-        """Views of the gradients of the last `backward` or step, without penalties; exactly the trainable names."""
+        """Views of the gradients of the last `backward` or step, without penalties; exactly the trainable names.
+
+        Raises
+        ------
+        ValueError
+            The net is folded.
+        """
         self._require_trainable("gradients")
         tensors = enumerate(self._engine.tensors())
         return {name: self._engine.gradient(index) for index, (name, _, trainable, _) in tensors if trainable}
@@ -102,6 +121,7 @@ class Sequential:
         """Draw the weights anew from the seed, as when the net was built; statistics and Standardize start anew too."""
         self._require_trainable("initialize")
         self._standardized = False
+        self._gradients_of = None
         for index, (name, layer, _, shape) in enumerate(self._engine.tensors()):
             role = name.rpartition(".")[2]
             if role == "weight":
@@ -138,7 +158,7 @@ class Sequential:
         for rows in data.chunks(x):
             moments.add(x[rows], weights if weights is None else weights[rows])
         scale = np.sqrt(moments.variance).astype(self.dtype)
-        self._set_standardize(moments.mean, np.where(scale == 0, 1, scale))
+        self._set_standardize(moments.mean, np.where(scale < np.finfo(self.dtype).tiny, 1, scale))
 
     # ---- prediction ----
 
@@ -157,11 +177,20 @@ class Sequential:
         -------
         ndarray, shape (n, output_size)
             A row's result does not depend on the other rows.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the argument; or a Standardize layer has no statistics yet.
+        RuntimeError
+            Another thread is training the net.
         """
         array = self._features(x)
         if out is not None:
             self._check_out(out, array)
-        return self._engine.predict(array, out=out, n_threads=threads(n_threads))
+        outputs = self._engine.predict(array, out=out, n_threads=threads(n_threads))
+        tell_refused_threads()
+        return outputs
 
     def predict_proba(self, x: Any, n_threads: int | None = None) -> Array:
         """Probabilities, of the shape of `predict`: with one output, (n, 1) of the positive class.
@@ -194,7 +223,7 @@ class Sequential:
         ----------
         x : array_like, shape (n, input_size)
         samples : int
-            Masks per row, >= 1. The error of the mean falls as 1/sqrt(samples).
+            Masks per row, 1 .. 2**31 - 1. The error of the mean falls as 1/sqrt(samples).
         seed : int, optional
             Of the masks; the net's own if None. Equal seeds give equal results.
 
@@ -204,7 +233,7 @@ class Sequential:
             BatchNorm uses its running statistics; the deviation has the divisor `samples`.
         """
         self._require_trainable("predict_mc")
-        samples = integer("samples", samples, 1)
+        samples = integer("samples", samples, 1, 2**31 - 1)
         seed = self.seed if seed is None else integer("seed", seed, 0, 2**64 - 1)
         array = self._features(x)
         return self._engine.predict_mc(array, samples, seed, n_threads=threads(n_threads))
@@ -221,6 +250,11 @@ class Sequential:
         Returns
         -------
         ndarray, shape (n, output_size)
+
+        Raises
+        ------
+        ValueError
+            More masks than `max_masks`, or the net is folded.
         """
         self._require_trainable("predict_expected")
         units, most = self._engine.dropout_units, min(integer("max_masks", max_masks, 1), 2**40)
@@ -243,7 +277,7 @@ class Sequential:
         x: Any,
         y: Any,
         loss: Any = "cross_entropy",
-        metrics: Iterable[Any] = ("accuracy",),
+        metrics: Iterable[Any] | None = None,
         sample_weight: Any = None,
         n_threads: int | None = None,
     ) -> dict[str, float]:
@@ -255,7 +289,8 @@ class Sequential:
         y : array_like
             Labels or values, as the loss takes them.
         loss : str, Loss or function
-        metrics : iterable of str or functions f(y_true, y_pred)
+        metrics : iterable of str or functions f(y_true, y_pred), optional
+            None: ("accuracy",) with the cross-entropies, () with other losses.
         sample_weight : array_like, shape (n,), optional
             For the loss; metrics are unweighted.
 
@@ -263,9 +298,14 @@ class Sequential:
         -------
         dict of str to float
             "loss" and the metrics by name.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the argument; or a metric does not suit the loss or the number of outputs.
         """
-        chosen = losses.resolve(loss)
-        functions = _resolve_metrics(metrics, chosen)
+        chosen = losses.resolve(loss, self.output_size)
+        functions = _resolve_metrics(metrics, chosen, self.output_size)
         array = self._features(x)
         targets = data.targets(y, chosen, len(array), self._engine)
         weights = data.sample_weights(sample_weight, len(array))
@@ -324,13 +364,20 @@ class Sequential:
         -------
         ndarray, shape (n, input_size)
             Gradient with respect to the features, through a leading Scale or Standardize.
+
+        Raises
+        ------
+        ValueError, TypeError
+            `dloss_dy` has another shape or is not of real numbers; or no training-mode `forward` of as many rows came
+            just before.
         """
         self._require_trainable("backward")
-        gradient = np.ascontiguousarray(dloss_dy, dtype=self.dtype)
+        gradient = data.numeric(data.dense(dloss_dy, "dloss_dy"), self.dtype, "dloss_dy")
         if gradient.ndim != 2 or gradient.shape[1] != self.output_size:
             raise ValueError(f"dloss_dy has shape {gradient.shape}, expected (n, {self.output_size}).")
         dx = self._engine.backward(gradient, n_threads=threads(n_threads))
         assert dx is not None
+        self._gradients_of = self._engine.updates
         first = self.layers[0]
         if isinstance(first, Scale):
             dx *= first.factor
@@ -376,7 +423,7 @@ class Sequential:
         nodes, kept = fold(self.layers, self.parameters())
         if kept:
             places = ", ".join(f"layer {node.place} (BatchNorm)" for node in kept)
-            warnings.warn(f"Not folded: {places} has no Dense layer next to it and stays.", UserWarning, stacklevel=2)
+            warn(f"Not folded: {places} has no Dense layer next to it and stays.")
         folded = Sequential([node.layer for node in nodes], self.input_size, self.dtype, self.seed)
         folded._load({f"{i}.{role}": value for i, node in enumerate(nodes) for role, value in node.parameters.items()})
         folded._link = self._link
@@ -388,6 +435,11 @@ class Sequential:
 
         Layer by layer in evaluation mode, so that each sees what the recalibrated ones before it put out; sums in
         float64.
+
+        Raises
+        ------
+        ValueError, TypeError
+            `x` cannot be used, or the net is folded.
         """
         self._require_trainable("recalibrate")
         array = self._features(x)
@@ -395,9 +447,9 @@ class Sequential:
         for place, layer in enumerate(self.layers):
             if not isinstance(layer, BatchNorm):
                 continue
-            width = self._engine.layer_width(place)
-            moments = data.ColumnMoments(width)
-            for rows in data.chunks(array):
+            widths = [self._engine.layer_width(before) for before in range(place + 1)]
+            moments = data.ColumnMoments(widths[-1])
+            for rows in data.chunks(array, max(widths)):
                 part = array[rows]
                 moments.add(part if place == 0 else self._engine.predict(part, n_layers=place, n_threads=count))
             views = self.parameters()
@@ -448,6 +500,11 @@ class Sequential:
 
     def _features(self, x: Any) -> Array:
         """`x` as the engine reads it, once a Standardize layer knows what to do with it."""
+        self._require_statistics()
+        return data.features(x, self._engine)
+
+    def _require_statistics(self) -> None:
+        """ValueError for a Standardize layer without."""
         if isinstance(self.layers[0], Standardize) and not self._standardized:
             if not self.parameters()["0.scale"].all():
                 raise ValueError(
@@ -455,7 +512,6 @@ class Sequential:
                     "mean and scale."
                 )
             self._standardized = True
-        return data.features(x, self._engine)
 
     def _check_out(self, out: Any, x: Array) -> None:
         if not isinstance(out, np.ndarray):
@@ -472,7 +528,7 @@ class Sequential:
             raise ValueError("out overlaps x in memory; the input is never modified.")
 
 
-def _check_layers(layers: Any, input_size: int) -> tuple[Layer, ...]:
+def _check_layers(layers: Any, input_size: int, dtype: np.dtype[Any]) -> tuple[Layer, ...]:
     if not isinstance(layers, (list, tuple)):
         raise TypeError(f"layers must be a list of layers, got {layers!r}.")
     if not layers:
@@ -481,24 +537,38 @@ def _check_layers(layers: Any, input_size: int) -> tuple[Layer, ...]:
         instance(f"layers[{place}]", layer, Layer, "a layer such as fastnn.Dense(10)")
         if place and isinstance(layer, Standardize):
             raise ValueError(f"layers[{place}] is Standardize, which must be the first layer.")
+        if isinstance(layer, Scale):
+            _check_fits(f"layers[{place}] (Scale): factor", layer.factor, dtype)
     if isinstance(layers[0], Standardize):
         for name in ("mean", "scale"):
             count = len(layers[0].given(name))
             if count not in (0, 1, input_size):
                 raise ValueError(f"layers[0] (Standardize): {name} has {count} values, expected {input_size}.")
+            for value in layers[0].given(name):
+                _check_fits(f"layers[0] (Standardize): {name}", value, dtype, may_vanish=name == "mean")
     return tuple(layers)
+
+
+def _check_fits(name: str, value: float, dtype: np.dtype[Any], may_vanish: bool = False) -> None:
+    """ValueError for a number that is infinite in `dtype`, or so small that its inverse may be."""
+    limits = np.finfo(dtype)
+    low, high = 0.0 if may_vanish else float(limits.tiny), float(limits.max)
+    if not low <= abs(value) <= high:
+        raise ValueError(
+            f"{name} = {value:g} does not fit {dtype}, whose sizes are {limits.tiny:.2g} .. {limits.max:.2g}."
+        )
 
 
 def _check_dtype(dtype: Any) -> np.dtype[Any]:
     try:
-        name = np.dtype(dtype).name
+        name = None if dtype is None else np.dtype(dtype).name  # NumPy takes None for float64
     except TypeError:
         name = dtype
     return np.dtype(choice("dtype", name, ("float32", "float64")))
 
 
-def _resolve_metrics(chosen: Any, loss: Loss | OwnLoss) -> dict[str, metrics.Metric]:
-    return metrics.resolve(chosen, loss.name)
+def _resolve_metrics(chosen: Any, loss: Loss | OwnLoss, outputs: int) -> dict[str, metrics.Metric]:
+    return metrics.resolve(metrics.default(loss) if chosen is None else chosen, loss, outputs)
 
 
 def _readable_bytes(size: float) -> str:

@@ -7,6 +7,7 @@ functions.
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -232,13 +233,24 @@ class one_cycle(Schedule):  # noqa: N801
         return np.where(step <= peak, rising, falling)
 
 
-def rates(lr: float | Callable[[Any], Any], first: int, count: int, steps_per_epoch: int | None) -> Array:
-    """Learning rates of the steps first .. first + count, from a number, a schedule or any function of the step."""
-    steps = range(first, first + count)
+def _number_of_schedule(value: Any, step: int) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"the schedule gave {value!r} of type {type(value).__name__} at step {step}, not a number.")
+    return float(value)
+
+
+def rates(
+    lr: float | Callable[[Any], Any], first: int, count: int, steps_per_epoch: int | None, shift: float = 0.0
+) -> Array:
+    """Learning rates of the steps first .. first + count, from a number, a schedule or any function of the step.
+
+    Schedules that count epochs see the step `shift` later.
+    """
     if isinstance(lr, Schedule):
-        values = lr(np.arange(first, first + count), steps_per_epoch)
+        values = lr(np.arange(first, first + count) + (shift if lr.per == "epoch" else 0), steps_per_epoch)
     elif callable(lr):
-        values = np.array([lr(step) for step in steps], dtype=np.float64)
+        steps = range(first, first + count)
+        values = np.array([_number_of_schedule(lr(step), step) for step in steps], dtype=np.float64)
     else:
         return np.full(count, lr)
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))

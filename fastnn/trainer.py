@@ -1,21 +1,21 @@
 """Training: epochs of batches through the engine, and what stands around them."""
 
 import time
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from . import _core, callbacks, data, losses, metrics, optimizers, schedules
-from ._declare import Declaration, instance, integer, threads
+from ._declare import LARGEST_SIZE, Declaration, boolean, instance, integer, threads, warn
 from .clipping import Clipping
+from .config import tell_refused_threads
 from .data import Targets
 from .errors import DivergenceError
 from .history import History
 from .layers import Dense
-from .losses import OwnLoss
+from .losses import Loss, OwnLoss
 from .network import Sequential
 from .optimizers import Adam
 from .regularizers import Regularizer
@@ -86,6 +86,11 @@ class Trainer:
         Whether an error ended the last fit.
     log_names : list of str
         Columns of that history, for callbacks.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the argument; or a metric does not suit the loss or the number of outputs, or the net is folded.
     """
 
     def __init__(
@@ -102,17 +107,17 @@ class Trainer:
     ) -> None:
         self.net = instance("net", net, Sequential, "a fastnn.Sequential")
         net._require_trainable("training")
-        self.loss = losses.resolve(loss)
+        self.loss = losses.resolve(loss, net.output_size)
         self.optimizer = optimizers.resolve(optimizer)
         self.clip = clip if clip is None else instance("clip", clip, Clipping, "ClipValue, ClipNorm or None")
         if regularizer is not None:
             instance("regularizer", regularizer, Regularizer, "a penalty such as fastnn.L2(1e-4) or None")
         self.regularizer = regularizer
-        self.metrics = _resolve_metrics(metrics, self.loss.name)
+        self.metrics = _resolve_metrics(metrics, self.loss, net.output_size)
         self.batch_size = batch_size if isinstance(batch_size, str) else integer("batch_size", batch_size, 1)
         if isinstance(batch_size, str) and batch_size != "full":
             raise ValueError(f"batch_size must be an int >= 1 or 'full', got {batch_size!r}.")
-        self.micro_batch = None if micro_batch is None else integer("micro_batch", micro_batch, 1)
+        self.micro_batch = None if micro_batch is None else integer("micro_batch", micro_batch, 1, LARGEST_SIZE)
         self._threads = threads(n_threads)
         self._check_settings()
         self.history = History()
@@ -122,10 +127,16 @@ class Trainer:
         self._epoch = 0  # since reset: the number of the next shuffle
         self._step = 0  # since reset: where the schedule stands
         self._steps_per_epoch: int | None = None
+        self._shift = 0.0  # of the step where schedules count epochs: the steps taken, as steps of the present length
+        self._fitting = False
         self._stop: str | None = None
         self._settings = object()
-        self._configure()
         net._engine.reset()
+
+    def __repr__(self) -> str:
+        names = ("loss", "optimizer", "clip", "regularizer", "batch_size", "micro_batch")
+        shown = [f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name) is not None]
+        return f"Trainer({self.net!r}, {', '.join(shown)}, metrics={tuple(self.metrics)!r})"
 
     def _check_settings(self) -> None:
         if self.net._normalizes and 1 in (self.batch_size, self.micro_batch):
@@ -147,7 +158,7 @@ class Trainer:
         class_weight: Any = None,
         shuffle: bool = True,
         verbose: int = 1,
-        callbacks: Iterable[Any] = (),
+        callbacks: Iterable[Any] | None = (),
     ) -> History:
         """Train for `epochs` further epochs from the present state (weights, moments, schedule, streams of random
         numbers).
@@ -172,7 +183,7 @@ class Trainer:
             A new order every epoch, from the net's seed.
         verbose : {0, 1}
             1: a line per epoch, or a bar if tqdm is installed and standard error is a terminal.
-        callbacks : iterable of Callback or functions f(epoch, logs)
+        callbacks : iterable of Callback or functions f(epoch, logs), or None
 
         Returns
         -------
@@ -186,37 +197,52 @@ class Trainer:
         DivergenceError
             Loss or gradient became non-finite; the weights are those before that step.
         RuntimeError
-            Another thread is using the net.
+            Another thread is using the net, or a callback of this trainer's fit calls its fit.
         KeyboardInterrupt
-            Ctrl-C; the weights are those of the last finished step.
+            Ctrl-C, after a UserWarning that says where; the weights are those of the last finished step.
         """
-        engine = self.net._engine
-        engine.begin_fit()
-        try:
+        with ExitStack() as ends:
+            self.net._engine.begin_fit()
+            ends.callback(self.net._engine.end_fit)
+            if self._fitting:
+                raise RuntimeError("this trainer is already fitting: its fit cannot be called from its own callbacks.")
+            self._fitting = True
+            ends.callback(setattr, self, "_fitting", False)
             epochs = integer("epochs", epochs, 1)
             samples, validation = self._prepare(x, y, validation_data, validation_split, sample_weight)
             training = self._weigh_classes(samples, class_weight)
             starts = self._batches(len(training.x))
-            chosen = _as_callbacks(callbacks)
-            if integer("verbose", int(verbose), 0, 1):
+            shuffle = boolean("shuffle", shuffle)
+            chosen = _resolve_callbacks(callbacks)
+            if integer("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0, 1):
                 chosen.insert(0, _progress(epochs))
-            self._configure()
             self._begin(chosen, validation is not None, len(starts) - 1)
-            with ExitStack() as ends:
-                try:
-                    for callback in chosen:
-                        callback.trainer = self
-                        callback.on_fit_begin()
-                        ends.callback(callback.on_fit_end)
-                    self.net._fit_standardize(samples.x, samples.weights)
-                    self._run_epochs(epochs, training, validation, starts, bool(shuffle), chosen)
-                except BaseException as error:
-                    self.failed = True
-                    self.history.stopped_because = type(error).__name__
-                    raise
-        finally:
-            engine.end_fit()
+            self._call(chosen, lambda: self._train(epochs, samples, training, validation, starts, shuffle, chosen))
+        tell_refused_threads()
         return self.history
+
+    def _call(self, chosen: list[callbacks.Callback], train: Callable[[], None]) -> None:
+        """Train between the callbacks' begin and end; those that began all end, in their order."""
+        first, begun = self._step, []
+        try:
+            for callback in chosen:
+                callback.trainer = self
+                callback.on_fit_begin()
+                begun.append(callback)
+            train()
+        except BaseException as error:
+            self.failed = True
+            self.history.stopped_because = type(error).__name__
+            if isinstance(error, KeyboardInterrupt):
+                epoch, batch = divmod(self._step - first, self._steps_per_epoch or 1)
+                place = f"stopped after epoch {epoch}, batch {batch}"
+                self.history.stopped_because += f": {place}"
+                warn(f"Training interrupted by user: {place}; the net is usable.")
+            raise
+        finally:
+            with ExitStack() as ends:
+                for callback in reversed(begun):
+                    ends.callback(callback.on_fit_end)
 
     def request_stop(self, reason: str = "request_stop()") -> None:
         """End the running fit after the step under way; any thread may call it. An unfinished epoch is not recorded."""
@@ -270,11 +296,7 @@ class Trainer:
     def _batches(self, n: int) -> Array:
         size = n if isinstance(self.batch_size, str) else self.batch_size
         if size > n:
-            warnings.warn(
-                f"Got `batch_size` less than 1 or larger than sample size. It is going to be clipped: {size} to {n}.",
-                UserWarning,
-                stacklevel=3,
-            )
+            warn(f"Got `batch_size` less than 1 or larger than sample size. It is going to be clipped: {size} to {n}.")
             size = n
         return data.batch_starts(n, size, self.net._normalizes)
 
@@ -285,24 +307,32 @@ class Trainer:
         validation = [f"val_{name}" for name in ("loss", *self.metrics)] if validates else []
         self.log_names = ["loss", "penalty", *self.metrics, *validation, "lr", "seconds"]
         self.failed, self._stop = False, None
+        if self._steps_per_epoch is not None:
+            self._shift = (self._step + self._shift) * n_batches / self._steps_per_epoch - self._step
         self._steps_per_epoch = n_batches
 
-    def _run_epochs(
+    def _train(
         self,
         epochs: int,
+        samples: _Samples,
         training: _Samples,
         validation: _Samples | None,
         starts: Array,
         shuffle: bool,
         chosen: list[callbacks.Callback],
     ) -> None:
+        """The epochs; `samples` are those of `training` without class weights."""
+        self.net._fit_standardize(samples.x, samples.weights)
         n = len(training.x)
         outputs = np.empty((n, self.net.output_size), self.net.dtype) if self.metrics else None
         for epoch in range(epochs):
+            if self._stop is not None:
+                break
             began = time.perf_counter()
+            self._configure()
             order = _core.permutation(n, self.net.seed, self._epoch) if shuffle else None
             rates = self._rates(len(starts) - 1)
-            result = self._run(training, starts, rates, order, outputs)
+            result = self._run(training, starts, rates, order, outputs, lambda: self._stop is not None)
             if result.failure is not None:
                 raise self._divergence(result.failure, epoch, result.batches_done, rates[result.batches_done])
             if result.batches_done < len(starts) - 1:
@@ -320,9 +350,7 @@ class Trainer:
             logs |= {"lr": float(rates[-1]), "seconds": time.perf_counter() - began}
             self.history.append(logs)
             for callback in chosen:
-                callback.on_epoch_end(epoch, logs)
-            if self._stop is not None:
-                break
+                callback.on_epoch_end(epoch, dict(logs))
         self.history.stopped_because = self._stop or f"all {epochs} epochs finished"
 
     # ---- steps ----
@@ -342,19 +370,22 @@ class Trainer:
 
         Raises
         ------
+        ValueError, TypeError
+            Naming the argument; or a Standardize layer has no statistics yet: one batch does not set them.
         DivergenceError
             The step was not taken.
+        RuntimeError
+            Another thread is using the net.
         """
         engine = self.net._engine
         engine.begin_fit()
         try:
+            self.net._require_statistics()
             batch = self._check(xb, yb, sample_weight)
             self.net._check_batch_rows(batch.x.shape)
-            self.net._fit_standardize(batch.x, batch.weights)
             self._configure()
             rates = self._rates(1)
-            self._stop = None
-            result = self._run(batch, np.array([0, len(batch.x)], dtype=np.uint64), rates, None, None)
+            result = self._run(batch, np.array([0, len(batch.x)], dtype=np.uint64), rates)
         finally:
             engine.end_fit()
         if result.failure is not None:
@@ -373,12 +404,23 @@ class Trainer:
 
         Raises
         ------
+        ValueError
+            No `backward` since the last update.
         DivergenceError
             The gradient was not finite; nothing was changed.
+        RuntimeError
+            Another thread is using the net.
         """
-        self._configure()
-        rate = float(self._rates(1)[0])
-        finite, squared_norm = self.net._engine.apply_gradients(rate, n_threads=self._threads)
+        engine = self.net._engine
+        engine.begin_fit()
+        try:
+            if self.net._gradients_of != engine.updates:
+                raise ValueError("apply_gradients needs a net.backward of its own: none came since the last update.")
+            self._configure()
+            rate = float(self._rates(1)[0])
+            finite, squared_norm = engine.apply_gradients(rate, n_threads=self._threads)
+        finally:
+            engine.end_fit()
         if not finite:
             raise self._divergence(_Failure(float("nan"), None), None, self._step, rate)
         self._step += 1
@@ -388,10 +430,11 @@ class Trainer:
         """Start anew: initial weights of the net's seed, zero moments, schedule, shuffles and masks from the first."""
         self.net._engine.reset()
         self.net._initialize()
-        self.lr_factor, self._epoch, self._step = 1.0, 0, 0
+        self.lr_factor, self._epoch, self._step, self._shift = 1.0, 0, 0, 0.0
 
     def _configure(self) -> None:
         """Hand the settings to the engine, unless it has them already."""
+        self.net._link = None if isinstance(self.loss, OwnLoss) else self.loss.link
         if self.net._configured_for is self._settings:
             return
         clip = ("none", 0.0, 0.0) if self.clip is None else self.clip.record()
@@ -402,17 +445,23 @@ class Trainer:
             penalties.append(none if own is None else own.penalty())
         self.net._engine.configure(self.optimizer.record(), clip, penalties)
         self.net._configured_for = self._settings
-        self.net._link = None if isinstance(self.loss, OwnLoss) else self.loss.link
 
     def _rates(self, count: int) -> Array:
-        return schedules.rates(self.optimizer.lr, self._step, count, self._steps_per_epoch) * self.lr_factor
+        rates = schedules.rates(self.optimizer.lr, self._step, count, self._steps_per_epoch, self._shift)
+        return rates * self.lr_factor
 
     def _run(
-        self, samples: _Samples, starts: Array, rates: Array, order: Array | None, outputs: Array | None
+        self,
+        samples: _Samples,
+        starts: Array,
+        rates: Array,
+        order: Array | None = None,
+        outputs: Array | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> _Epoch:
         """Take the steps; `_step` counts those taken, also when an exception such as KeyboardInterrupt ends the run."""
         if isinstance(self.loss, OwnLoss):
-            return self._run_own_loss(self.loss, samples, starts, rates, order, outputs)
+            return self._run_own_loss(self.loss, samples, starts, rates, order, outputs, stop)
         engine = self.net._engine
         before = engine.last_run
         try:
@@ -427,7 +476,7 @@ class Trainer:
                 rates,
                 micro_batch=self.micro_batch or 0,
                 outputs=outputs,
-                stop=lambda: self._stop is not None,
+                stop=stop,
                 n_threads=self._threads,
             )
         finally:
@@ -438,7 +487,14 @@ class Trainer:
         return _Epoch(run["loss_sum"], run["weight_sum"], run["batches_done"], failure)
 
     def _run_own_loss(
-        self, loss: OwnLoss, samples: _Samples, starts: Array, rates: Array, order: Array | None, outputs: Array | None
+        self,
+        loss: OwnLoss,
+        samples: _Samples,
+        starts: Array,
+        rates: Array,
+        order: Array | None,
+        outputs: Array | None,
+        stop: Callable[[], bool],
     ) -> _Epoch:
         """The same with a loss in Python: two calls of the engine around it per step."""
         engine = self.net._engine
@@ -453,8 +509,9 @@ class Trainer:
                 weight = float(len(rows)) if weights is None else float(weights.sum())
                 if weight == 0:
                     skipped += 1
+                    engine.passes += 1  # it keeps its place in the stream of masks
                     continue
-                if self._stop is not None:
+                if stop():
                     return _Epoch(loss_sum, weight_sum, batch)
                 predicted = engine.forward(samples.x, rows, n_threads=self._threads)
                 if outputs is not None:
@@ -494,12 +551,12 @@ def _trained_positions(samples: _Samples, starts: Array, order: Array | None) ->
     return np.repeat(np.add.reduceat(weights, bounds[:-1]) > 0, bounds[1:] - bounds[:-1])
 
 
-def _resolve_metrics(chosen: Any, loss_name: str) -> dict[str, metrics.Metric]:
-    return metrics.resolve(chosen, loss_name)
+def _resolve_metrics(chosen: Any, loss: Loss | OwnLoss, outputs: int) -> dict[str, metrics.Metric]:
+    return metrics.resolve(chosen, loss, outputs)
 
 
-def _as_callbacks(chosen: Iterable[Any]) -> list[callbacks.Callback]:
-    return [callbacks.as_callback(value) for value in chosen]
+def _resolve_callbacks(chosen: Any) -> list[callbacks.Callback]:
+    return callbacks.resolve(chosen)
 
 
 def _progress(epochs: int) -> callbacks.Callback:

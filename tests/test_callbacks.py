@@ -92,6 +92,74 @@ def test_on_fit_end_is_called_after_an_error():
     assert not trainer.failed
 
 
+def test_callbacks_end_in_their_order_and_all_of_them():
+    ended = []
+
+    class Ends(fn.Callback):
+        def __init__(self, name):
+            self.name = name
+
+        def on_fit_end(self):
+            ended.append(self.name)
+            if self.name == 1:
+                raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        fit(make(), [Ends(0), Ends(1), Ends(2)], 1)
+    assert ended == [0, 1, 2]
+
+
+def test_a_callback_may_change_its_logs():
+    recorder = Recorder()
+    history = fit(make(), [lambda epoch, logs: logs.clear(), recorder], 2)
+    assert [logs["loss"] for _, logs in recorder.events[1:-1]] == history["loss"]
+
+
+def test_no_callbacks():
+    assert fit(make(), None, 1).epochs == 1
+
+
+def test_a_stop_before_the_first_epoch_trains_nothing():
+    class Stops(fn.Callback):
+        def on_fit_begin(self):
+            self.request_stop("not today")
+
+    trainer = make()
+    before = trainer.net.predict(X)
+    history = fit(trainer, [Stops()])
+    assert (history.epochs, history.stopped_because) == (0, "not today")
+    np.testing.assert_array_equal(trainer.net.predict(X), before)
+
+
+def test_a_step_inside_a_callback_does_not_lose_the_stop():
+    trainer = make()
+
+    def stop(epoch, logs):
+        trainer.request_stop("enough")
+        trainer.train_step(X, Y)
+
+    assert fit(trainer, [stop]).epochs == 1
+    assert trainer.history.stopped_because == "enough"
+
+
+def test_a_second_trainer_inside_a_callback_does_not_change_the_fit():
+    trainer = make(optimizer=fn.SGD(1e-3))
+    other = fn.Trainer(trainer.net, optimizer=fn.SGD(1e-3), regularizer=fn.L2(1.0))
+    assert fit(trainer, [lambda epoch, logs: other.train_step(X, Y)], 3)["penalty"] == [0, 0, 0]
+
+
+def test_fit_inside_its_own_callback_is_refused():
+    trainer, errors = make(), []
+
+    def again(epoch, logs):
+        with pytest.raises(RuntimeError, match="this trainer is already fitting") as caught:
+            fit(trainer, [], 1)
+        errors.append(caught.value)
+
+    assert fit(trainer, [again], 2).epochs == len(errors) == 2
+    assert fit(trainer, [], 1).epochs == 1
+
+
 def test_a_callback_that_did_not_begin_does_not_end():
     class Breaks(fn.Callback):
         def on_fit_begin(self):
@@ -178,6 +246,12 @@ def test_wrong_arguments(arguments, error, message):
             kind(**arguments)
 
 
+def test_restore_best_is_true_or_false():
+    with pytest.raises(TypeError, match="restore_best must be True or False, got 'yes'"):
+        fn.EarlyStopping(restore_best="yes")
+
+
+@pytest.mark.filterwarnings("ignore:Training interrupted")
 def test_an_error_does_not_restore():
     def breaks(epoch, logs):
         if epoch == 2:

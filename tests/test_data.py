@@ -1,5 +1,7 @@
 """What may be passed as features and targets, how epochs are cut, and statistics of columns."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -113,7 +115,9 @@ def test_integer_labels_become_private_int32(dtype):
     assert not np.shares_memory(targets.labels, y)
 
 
-@pytest.mark.parametrize("y", [np.eye(3, dtype=np.int64)[Y], np.eye(3)[Y] * 0.5, np.eye(3, dtype=bool)[Y].tolist()])
+@pytest.mark.parametrize(
+    "y", [np.eye(3, dtype=np.int64)[Y], np.eye(3)[Y] * 0.7 + 0.1, np.eye(3, dtype=bool)[Y].tolist()]
+)
 def test_rows_of_probabilities_become_private_values(y):
     targets = data.targets(y, losses.CrossEntropy(), 30, build("float64")._engine)
     assert targets.labels is None
@@ -168,7 +172,9 @@ def test_batches_cover_the_rows_once(n, size, join):
         assert sizes.min() > 1
 
 
-@pytest.mark.parametrize(("n", "fraction", "rows"), [(10, 0, 10), (10, 0.2, 8), (7, 0.5, 4), (1000, 0.999, 1)])
+@pytest.mark.parametrize(
+    ("n", "fraction", "rows"), [(10, 0, 10), (10, 0.2, 8), (7, 0.5, 3), (100, 0.29, 71), (1000, 0.999, 1)]
+)
 def test_the_last_rows_validate(n, fraction, rows):
     assert data.split_validation(n, fraction) == rows
 
@@ -200,3 +206,27 @@ def test_chunks_cover_the_rows(monkeypatch):
     rows = list(data.chunks(np.zeros((10, 6))))
     assert [row for part in rows for row in range(10)[part]] == list(range(10))
     assert all(part.stop - part.start <= 3 for part in rows)
+    assert all(part.stop - part.start == 1 for part in data.chunks(np.zeros((10, 6)), width=20))
+
+
+def test_recalibration_makes_room_for_its_widest_layer():
+    net = fn.Sequential([fn.Dense(2048), fn.BatchNorm()], 2)
+    tracemalloc.start()
+    try:
+        net.recalibrate(RANDOM.normal(size=(20_000, 2)))
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i2"])
+def test_standardize_sees_the_same_numbers_in_either_byte_order(dtype):
+    x = (RANDOM.normal(size=(30, 6)) * 1e3).astype(dtype)
+    nets = []
+    for values in (x, x.astype(x.dtype.newbyteorder(">")), np.asfortranarray(x)):
+        net = fn.Sequential([fn.Standardize(), fn.Dense(3)], 6, dtype="float64")
+        fn.Trainer(net, batch_size=10).fit(values, Y, epochs=1, verbose=0)
+        nets.append(net)
+    for name in ("0.mean", "0.scale", "1.weight"):
+        for net in nets[1:]:
+            np.testing.assert_array_equal(net.parameters()[name], nets[0].parameters()[name])

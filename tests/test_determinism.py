@@ -122,15 +122,20 @@ def run_on(isa):
 
 def test_instruction_sets_with_fma_give_the_same_bits():
     isas = [isa for isa in _core.available_isas() if isa != "baseline"]
+    if len(isas) < 2:
+        pytest.skip(f"nothing to compare: this machine runs {isas or 'none'} of the instruction sets with FMA")
     hashes = {isa: run_on(isa)[:2] for isa in isas}
-    assert len({tuple(pair) for pair in hashes.values()}) <= 1, hashes
+    assert len({tuple(pair) for pair in hashes.values()}) == 1, hashes
 
 
 def test_baseline_agrees_within_rounding():
     """Without fused multiply-add every product is rounded once more: 200 steps in float64 stay within 1e-8."""
-    x, _ = data(64, 50)
-    here = train_200_steps("float64").predict(x)
-    np.testing.assert_allclose(np.array(run_on("baseline")[2]), here, rtol=1e-8, atol=1e-8)
+    best = _core.available_isas()[0]
+    if best == "baseline":
+        pytest.skip("this machine runs the baseline alone")
+    baseline, fused = (np.array(run_on(isa)[2]) for isa in ("baseline", best))
+    assert (baseline != fused).any(), "FASTNN_ISA chose nothing"
+    np.testing.assert_allclose(baseline, fused, rtol=1e-8, atol=1e-8)
 
 
 def test_shuffles_and_initial_weights_are_the_same_everywhere():

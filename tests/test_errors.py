@@ -1,6 +1,10 @@
 """Bad input: each row is a mistake users make, with the exception and what its message must say."""
 
+import copy
+import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +79,7 @@ FEATURES = {
     "sparse": (Sparse(), TypeError, r"Sparse data was passed for x.*Use '\.toarray\(\)'"),
     "ragged": ([[1, 2, 3], [1, 2]], ValueError, "x: .*inhomogeneous"),
     "masked": (np.ma.masked_less(X, 0), TypeError, "masked"),
+    "None": (None, ValueError, r"x must be an array of shape \(n, 3\), got None"),
     "1 feature": (X[:, :1], ValueError, "x has 1 features, but the net is expecting 3 features as input"),
 }
 
@@ -149,6 +154,11 @@ CALLS = {
         ValueError,
         r"y has shape \(20, 5\).*\(20, 4\), or 20 integer labels",
     ),
+    "probabilities of sum 0.5": (
+        lambda: fit(y=np.eye(4)[Y] * np.where(np.arange(20) == 6, 0.5, 1)[:, np.newaxis]),
+        ValueError,
+        r"y\[6\] sums to 0\.5, but rows of probabilities.* must sum to 1",
+    ),
     "negative probability": (lambda: fit(y=np.eye(4)[Y] - 0.5), ValueError, r"y\[0, 1\] = -0\.5.*>= 0"),
     "binary target 2": (
         lambda: fit(y=Y, options={"loss": "binary_cross_entropy"}, make=lambda: net(fn.Dense(1))),
@@ -193,12 +203,18 @@ CALLS = {
     "class_weight 0": (lambda: fit(class_weight=dict.fromkeys(range(4), 0)), ValueError, "every sample the weight 0"),
     "class_weight value": (lambda: fit(class_weight={1: -1.0}), ValueError, r"class_weight\[1\]"),
     "class_weight values": (mse(class_weight={0: 1.0}, y=Y + 0.5), ValueError, "class_weight needs integer labels"),
+    "sample_weight balanced": (
+        lambda: fit(sample_weight="balanced"),
+        TypeError,
+        "sample_weight must be an array of one number >= 0 per sample, or None, got 'balanced'.*class_weight",
+    ),
     # batches
     "batch_size 0": (lambda: trainer(batch_size=0), ValueError, "batch_size must be an int >= 1, got 0"),
     "batch_size -1": (lambda: trainer(batch_size=-1), ValueError, "batch_size must be an int >= 1, got -1"),
     "batch_size 2.5": (lambda: trainer(batch_size=2.5), TypeError, "batch_size must be an int >= 1, got 2.5"),
     "batch_size all": (lambda: trainer(batch_size="all"), ValueError, "'full'"),
-    "micro_batch 0": (lambda: trainer(micro_batch=0), ValueError, "micro_batch must be an int >= 1"),
+    "micro_batch 0": (lambda: trainer(micro_batch=0), ValueError, r"micro_batch must be an int in 1\.\.\d+, got 0"),
+    "micro_batch 2**70": (lambda: trainer(micro_batch=2**70), ValueError, "micro_batch must be an int in"),
     "micro_batch, own loss": (lambda: trainer(micro_batch=4, loss=own_loss), ValueError, "micro_batch.*own loss"),
     "batchnorm, batch_size 1": (lambda: trainer(make=normalized, batch_size=1), ValueError, "batch_size=1.*BatchNorm"),
     "batchnorm, micro_batch 1": (
@@ -247,9 +263,25 @@ CALLS = {
         ValueError,
         "dtype must be a str among {'float32', 'float64'}, got 'float16'",
     ),
+    "dtype None": (lambda: net(dtype=None), TypeError, "dtype must be a str among .*got None"),
+    "Scale underflows": (lambda: net(fn.Scale(1e-50)), ValueError, r"layers\[0\] \(Scale\): factor = 1e-50 .*float32"),
+    "late Scale overflows": (lambda: net(fn.Dense(2), fn.Scale(1e39)), ValueError, r"layers\[1\] \(Scale\)"),
+    "Standardize scale underflows": (
+        lambda: net(fn.Standardize(0.0, [1, 1e-50, 1])),
+        ValueError,
+        "scale = 1e-50 does not fit float32",
+    ),
+    "Standardize mean overflows": (lambda: net(fn.Standardize(1e39, 1.0)), ValueError, r"mean = 1e\+39 does not fit"),
+    "pickle": (lambda: pickle.dumps(net()), TypeError, r"cannot be pickled.*model files.*net\.copy\(\)"),
     "seed -1": (lambda: fn.Sequential([fn.Dense(1)], 3, seed=-1), ValueError, "seed must be an int in 0.*got -1"),
     "seed abc": (lambda: fn.Sequential([fn.Dense(1)], 3, seed="abc"), TypeError, "seed must be an int.*'abc'"),
     "loss misspelt": (lambda: trainer(loss="crossentropy"), ValueError, "loss must be .*Did you mean 'cross_entropy'"),
+    "one class": (
+        lambda: trainer(make=lambda: net(fn.Dense(1))),
+        ValueError,
+        "cross_entropy needs at least 2 outputs; use binary_cross_entropy",
+    ),
+    "one class, evaluate": (lambda: net(fn.Dense(1)).evaluate(X, Y), ValueError, "at least 2 outputs"),
     "loss number": (lambda: trainer(loss=3), TypeError, "loss must be a loss, a function or a name"),
     "optimizer misspelt": (lambda: trainer(optimizer="adma"), ValueError, "optimizer must be.*Did you mean 'adam'"),
     "optimizer class": (lambda: trainer(optimizer=fn.Adam), TypeError, r"Adam\(\.\.\.\)"),
@@ -266,18 +298,32 @@ CALLS = {
     "nesterov alone": (lambda: fn.SGD(0.1, nesterov=True), ValueError, "needs momentum > 0"),
     "betas": (lambda: fn.Adam(betas=0.9), TypeError, "betas must be two numbers"),
     "beta 1": (lambda: fn.Adam(betas=(0.9, 1.0)), ValueError, r"betas\[1\]"),
-    "n_threads 0": (lambda: trainer(n_threads=0), ValueError, "n_threads must be an int >= 1.*None.*got 0"),
+    "n_threads 0": (lambda: trainer(n_threads=0), ValueError, r"n_threads must be an int in 1\.\.4096 .*None.*got 0"),
+    "n_threads 2**40": (lambda: net().predict(X, n_threads=2**40), ValueError, "n_threads must be an int in"),
+    "set_num_threads 2**70": (lambda: fn.set_num_threads(2**70), ValueError, "n_threads must be an int in"),
     "n_threads -5": (lambda: net().predict(X, n_threads=-5), ValueError, "all available processors.*got -5"),
     "n_threads 1.5": (lambda: net().predict(X, n_threads=1.5), TypeError, "n_threads must be an int"),
     "n_threads all": (lambda: fn.set_num_threads("all"), TypeError, "n_threads must be an int"),
     "epochs 0": (lambda: fit(epochs=0), ValueError, "epochs must be an int >= 1, got 0"),
     "verbose 2": (lambda: fit(verbose=2), ValueError, r"verbose must be an int in 0\.\.1"),
+    "verbose abc": (lambda: fit(verbose="abc"), TypeError, r"verbose must be an int in 0\.\.1, got 'abc'"),
+    "shuffle abc": (lambda: fit(shuffle="abc"), TypeError, "shuffle must be True or False, got 'abc'"),
+    "callback alone": (
+        lambda: fit(callbacks=fn.EarlyStopping()),
+        TypeError,
+        r"callbacks must be a list.*Write callbacks=\[\.\.\.\]",
+    ),
     "callback class": (lambda: fit(callbacks=[fn.EarlyStopping]), TypeError, r"EarlyStopping\(\.\.\.\)"),
     "callback number": (lambda: fit(callbacks=[3]), TypeError, "a callback must be"),
     "rate of a schedule": (
         lambda: fit(options={"optimizer": fn.SGD(lambda step: 0.1 - step)}),
         ValueError,
         "the schedule gave the learning rate -0.9 at step 1",
+    ),
+    "word of a schedule": (
+        lambda: fit(options={"optimizer": fn.SGD(lambda step: "0.1")}),
+        TypeError,
+        "the schedule gave '0.1' of type str at step 0, not a number",
     ),
     "epochs without fit": (
         lambda: trainer(optimizer=fn.SGD(fn.schedules.cosine(0.1, 3, per="epoch"))).train_step(X, Y),
@@ -291,7 +337,8 @@ CALLS = {
         r"Standardize\(\) has no statistics",
     ),
     "no probabilities": (lambda: net().predict_proba(X), ValueError, "predict_proba needs a net that ends with"),
-    "samples 0": (lambda: net().predict_mc(X, samples=0), ValueError, "samples must be an int >= 1"),
+    "samples 0": (lambda: net().predict_mc(X, samples=0), ValueError, r"samples must be an int in 1\.\.\d+, got 0"),
+    "samples 2**70": (lambda: net().predict_mc(X, samples=2**70), ValueError, "samples must be an int in"),
     "too many masks": (
         lambda: net(fn.Dense(50), fn.Dropout(0.5), fn.Dense(1)).predict_expected(X),
         ValueError,
@@ -303,6 +350,12 @@ CALLS = {
     "out strided": (lambda: net().predict(X, out=np.empty((20, 8), "f4")[:, ::2]), ValueError, "not C-contiguous"),
     "out list": (lambda: net().predict(X, out=[]), TypeError, "out must be a numpy array"),
     "out overlaps": (lambda: overlapping(), ValueError, "out overlaps x"),
+    "dloss_dy str": (
+        lambda: forward_then_backward("a"),
+        ValueError,
+        "dloss_dy: could not convert string to float: 'a'",
+    ),
+    "dloss_dy complex": (lambda: forward_then_backward(np.zeros((20, 4), complex)), ValueError, "Complex.*dloss_dy"),
     "dloss_dy shape": (lambda: forward_then_backward(np.zeros((20, 3))), ValueError, r"\(20, 3\), expected \(n, 4\)"),
 }
 
@@ -346,6 +399,51 @@ def test_a_column_of_labels_is_flattened():
     assert column["loss"] == fit()["loss"]
 
 
+def test_warnings_point_at_the_users_line():
+    one, column = trainer(), Y[:, np.newaxis]
+    for call in (
+        lambda: one.fit(X, column, epochs=1, verbose=0, validation_data=(X, column)),
+        lambda: one.train_step(X, column),
+        lambda: one.net.evaluate(X, column),
+    ):
+        with pytest.warns(UserWarning, match="column-vector") as caught:
+            call()
+        assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, call.__code__.co_firstlineno)}
+
+
+REFUSES_THREADS = """
+import warnings, numpy as np, fastnn as fn
+from fastnn import _core
+_core._fail_thread_start(1, True)
+net = fn.Sequential([fn.Dense(512), fn.Dense(512)], 512)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        net.predict(np.ones((4096, 512), "f4"), n_threads=2)
+assert _core.thread_failures() > 0
+assert [str(w.message).split(":")[0] for w in caught] == ["The system refused 1 thread(s)"], caught
+assert caught[0].filename == "<string>" and caught[0].category is RuntimeWarning
+"""
+
+
+def test_refused_threads_are_told_once():
+    subprocess.run([sys.executable, "-c", REFUSES_THREADS], check=True)
+
+
+@pytest.mark.parametrize("make_copy", [copy.copy, copy.deepcopy])
+def test_a_copied_net_is_independent(make_copy):
+    one = net()
+    twin = make_copy(one)
+    np.testing.assert_array_equal(twin.predict(X), one.predict(X))
+    twin.parameters()["0.weight"][...] = 0
+    assert one.parameters()["0.weight"].any()
+
+
+def test_verbose_may_be_a_boolean(capsys):
+    fit(verbose=True)
+    assert capsys.readouterr().out.startswith("epoch 1/1")
+
+
 def test_one_class_alone_is_allowed():
     fit(y=np.zeros(20, int))
 
@@ -378,6 +476,13 @@ def test_divergence_names_epoch_step_and_layer_and_keeps_the_weights():
     assert all(np.isfinite(view).all() for view in one.parameters().values())
     assert one_trainer.failed
     assert one_trainer.history.stopped_because == "DivergenceError"
+
+
+def test_divergence_survives_a_pickle():
+    error = fn.DivergenceError(epoch=2, step=5, loss=np.inf, layer=1, layer_name="Dense", learning_rate=0.1)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is fn.DivergenceError
+    assert (str(again), vars(again)) == (str(error), vars(error))
 
 
 def test_divergence_of_an_own_loss():

@@ -1,10 +1,12 @@
 """Metrics against their definitions, and what the history says."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import fastnn as fn
-from fastnn import metrics
+from fastnn import losses, metrics
 from fastnn.history import Best, direction
 
 RANDOM = np.random.default_rng(0)
@@ -34,7 +36,7 @@ def test_accuracy_of_one_output_uses_one_half():
 def test_binary_accuracy_counts_outputs():
     y, p = np.array([[1, 0], [1, 1]]), np.array([[0.9, 0.6], [0.2, 0.7]])
     assert metrics.binary_accuracy(y, p) == 0.5
-    assert metrics.resolve(["accuracy"], "binary_cross_entropy")["accuracy"] is metrics.binary_accuracy
+    assert metrics.resolve(["accuracy"], losses.BinaryCrossEntropy(), 2)["accuracy"] is metrics.binary_accuracy
 
 
 def f1_by_definition(true, predicted):
@@ -88,9 +90,51 @@ def test_metrics_by_name_object_and_function():
     def mine(y_true, y_pred):
         return 0.5
 
-    found = metrics.resolve(["accuracy", "top_7_accuracy", metrics.TopKAccuracy(2), mine, metrics.f1], "cross_entropy")
+    chosen = ["accuracy", "top_7_accuracy", metrics.TopKAccuracy(2), mine, metrics.f1]
+    found = metrics.resolve(chosen, losses.CrossEntropy(), 9)
     assert list(found) == ["accuracy", "top_7_accuracy", "top_2_accuracy", "mine", "f1"]
     assert found["top_7_accuracy"] == metrics.TopKAccuracy(7)
+
+
+@pytest.mark.parametrize("name", ["loss", "penalty", "lr", "seconds", "epoch", "val_mine"])
+def test_a_metric_has_a_name_of_its_own(name):
+    def mine(y_true, y_pred):
+        return 0.5
+
+    with pytest.raises(ValueError, match="two metrics are named 'mine'"):
+        metrics.resolve([mine, mine], losses.MSE(), 1)
+    mine.__name__ = name
+    with pytest.raises(ValueError, match=f"cannot be named '{name}'.*column of the history"):
+        metrics.resolve([mine], losses.MSE(), 1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "loss", "outputs", "message"),
+    [
+        ("r2", "cross_entropy", 3, "'r2' compares values"),
+        (metrics.mae, "cross_entropy", 3, "'mae' compares values"),
+        ("binary_accuracy", "cross_entropy", 3, "'binary_accuracy' compares values"),
+        ("accuracy", "mse", 3, "'accuracy' is for classification, but the loss is mse"),
+        ("f1", "poisson", 1, "'f1' is for classification"),
+        ("top_2_accuracy", "huber", 3, "'top_2_accuracy' is for classification"),
+        ("auc", "cross_entropy", 3, "'auc' is for two classes, but the net has 3 outputs"),
+        ("top_2_accuracy", "binary_cross_entropy", 1, "needs at least 2 outputs"),
+    ],
+)
+def test_a_metric_that_does_not_suit_the_task_is_refused_before_training(metric, loss, outputs, message):
+    net = fn.Sequential([fn.Dense(outputs)], 4)
+    with pytest.raises(ValueError, match=message):
+        fn.Trainer(net, loss=loss, metrics=(metric,))
+    with pytest.raises(ValueError, match=message):
+        net.evaluate(np.zeros((5, 4)), np.zeros((5, outputs)), loss=loss, metrics=(metric,))
+
+
+def test_evaluate_measures_accuracy_where_there_are_classes():
+    net = fn.Sequential([fn.Dense(2)], 4)
+    x, y = RANDOM.normal(size=(20, 4)), np.eye(2)[np.arange(20) % 2]
+    assert list(net.evaluate(x, y)) == ["loss", "accuracy"]
+    assert list(net.evaluate(x, y, loss="binary_cross_entropy")) == ["loss", "accuracy"]
+    assert list(net.evaluate(x, y, loss="mse")) == ["loss"]
 
 
 @pytest.mark.parametrize(
@@ -193,3 +237,9 @@ def test_plot_draws_each_metric(tmp_path):
     figure = history.plot(tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
+
+
+def test_plot_names_the_extra_that_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'fastnn-cpu\[plot\]'"):
+        fn.History().plot()

@@ -86,7 +86,7 @@ def erf_float64(x):
         return np.sign(x)
     x = np.clip(x, -4.2, 4.2)
     square, term, total = 2 * x * x, x.copy(), x.copy()
-    largest = square.max(initial=0)  # of the block: where it has converged, all of it has
+    largest = np.fmax.reduce(square, initial=0)  # of the block, NaN apart: where it has converged, all of it has
     remaining = 1.0
     for n in itertools.count(1):
         term *= square

@@ -402,13 +402,13 @@ def interrupt_validation():
     trainer.train_step(X, LABELS)
 
 
-@pytest.mark.parametrize("repeats", [5, pytest.param(200, marks=long)])
+@pytest.mark.parametrize("repeats", [5, pytest.param(100, marks=long)])
 @pytest.mark.parametrize("name", MAKERS)
 def test_ctrl_c_leaves_the_last_finished_step(name, repeats):
     in_own_process(disturb, name, "interrupt", repeats, timeout=60 + 5 * repeats)
 
 
-@pytest.mark.parametrize("repeats", [3, pytest.param(200, marks=long)])
+@pytest.mark.parametrize("repeats", [3, pytest.param(50, marks=long)])
 @pytest.mark.parametrize("name", MAKERS)
 def test_request_stop_ends_with_a_step(name, repeats):
     in_own_process(disturb, name, "stop", repeats, timeout=60 + 5 * repeats)
@@ -936,7 +936,7 @@ def test_any_layout_and_dtype(layout, dtype):
     x = LAYOUTS[layout]((values > 0 if dtype == "bool" else np.clip(values, 0, 120)).astype(dtype))
     before = x.tobytes()
     assert use(x, [fn.Scale(0.01)]) == use(np.ascontiguousarray(x, dtype=np.float32), [fn.Scale(0.01)])
-    native = np.ascontiguousarray(x, dtype=x.dtype if x.dtype.isnative else np.float32)
+    native = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
     assert use(x, [fn.Standardize()]) == use(native, [fn.Standardize()])
     assert x.tobytes() == before
 

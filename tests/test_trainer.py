@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -280,6 +279,61 @@ def test_an_own_loss_must_give_a_gradient_of_the_right_shape():
         fn.Trainer(build(), loss=loss, batch_size="full").fit(X, LABELS, epochs=1, verbose=0)
 
 
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (None, r"must return \(mean loss, gradient\), got None"),
+        (0.5, r"must return \(mean loss, gradient\), got 0\.5"),
+        ((np.ones(37), np.ones((37, 3))), "one number as its mean loss, got array"),
+        (("0.5", np.ones((37, 3))), "one number as its mean loss, got '0.5'"),
+        ((0.5, None), "gradient of dtype object"),
+        ((0.5, np.ones((37, 3), complex)), "gradient of dtype complex128"),
+    ],
+)
+def test_an_own_loss_must_give_a_number_and_an_array(result, message):
+    trainer = fn.Trainer(build(), loss=lambda y_pred, y: result)
+    with pytest.raises(TypeError, match=message):
+        trainer.train_step(X, LABELS)
+
+
+def test_an_own_loss_is_known_by_its_positional_parameters():
+    def takes_weights(function):
+        return fn.Trainer(build(), loss=function).loss.takes_weights
+
+    assert takes_weights(lambda y_pred, y, w: None)
+    assert takes_weights(lambda y_pred, y, *, sample_weight=None: None)
+    assert not takes_weights(lambda y_pred, y, *, scale: None)
+    assert not takes_weights(lambda y_pred, y, delta=1.0: None)
+    assert not takes_weights(lambda *arguments: None)
+    with pytest.raises(TypeError, match="loss max has no signature to read"):
+        fn.Trainer(build(), loss=max)
+    for function in (lambda y_pred: None, lambda y_pred, y, w, more: None):
+        with pytest.raises(TypeError, match=r"an own loss is f\(y_pred, y\) or f\(y_pred, y, sample_weight\), got"):
+            fn.Trainer(build(), loss=function)
+
+
+def test_sample_weight_is_found_by_name():
+    def loss(y_pred, y, scale=2.0, sample_weight=None):
+        value, gradient = own_cross_entropy(y_pred, y, sample_weight)
+        return scale * value, scale * gradient
+
+    trainers = [fn.Trainer(build(), loss=chosen) for chosen in (loss, own_cross_entropy)]
+    doubled, plain = (trainer.train_step(X, LABELS, np.arange(37)) for trainer in trainers)
+    assert doubled == 2 * plain
+
+
+def test_a_skipped_batch_of_an_own_loss_keeps_its_place_in_the_stream_of_masks():
+    weights = np.ones(37)
+    weights[10:20] = 0
+    nets = [build(fn.Dense(8, "tanh"), fn.Dropout(0.5), fn.Dense(3)) for _ in range(2)]
+    for net, loss in zip(nets, ("cross_entropy", own_cross_entropy), strict=True):
+        fn.Trainer(net, loss=loss, batch_size=10).fit(
+            X, LABELS, epochs=2, sample_weight=weights, shuffle=False, verbose=0
+        )
+    assert nets[0]._engine.passes == nets[1]._engine.passes == 8
+    assert_parameters(nets[1], snapshot(nets[0]), 1e-11)
+
+
 def test_own_loops_are_fit():
     options = {"optimizer": fn.Adam(schedules.cosine(1e-2, 8)), "clip": fn.ClipNorm(0.5), "regularizer": fn.L2(1e-3)}
     layers = (fn.Dense(8, use_bias=False), fn.BatchNorm(), fn.Tanh(), fn.Dropout(0.5), fn.Dense(3))
@@ -371,6 +425,40 @@ def test_full_batch_is_one_step_per_epoch():
     np.testing.assert_allclose(history["lr"], [1, 1 / 2, 1 / 3, 1 / 4])
 
 
+def test_a_gradient_is_applied_once():
+    net = build(fn.Dense(3))
+    trainer = fn.Trainer(net)
+    with pytest.raises(ValueError, match=r"apply_gradients needs a net\.backward"):
+        trainer.apply_gradients()
+    net.forward(X)
+    net.backward(np.ones((37, 3)))
+    trainer.apply_gradients()
+    with pytest.raises(ValueError, match=r"apply_gradients needs a net\.backward"):
+        trainer.apply_gradients()
+    net.forward(X)
+    net.backward(np.ones((37, 3)))
+    trainer.reset()
+    with pytest.raises(ValueError, match=r"apply_gradients needs a net\.backward"):
+        trainer.apply_gradients()
+
+
+def test_a_trainer_gives_its_net_no_probabilities_before_it_trains():
+    net = build(fn.Dense(3))
+    trainer = fn.Trainer(net)
+    with pytest.raises(ValueError, match="predict_proba needs"):
+        net.predict_proba(X)
+    trainer.train_step(X, LABELS)
+    np.testing.assert_allclose(net.predict_proba(X).sum(axis=1), 1)
+
+
+def test_a_trainer_shows_its_settings():
+    shown = repr(fn.Trainer(build(fn.Dense(3)), clip=fn.ClipNorm(1.0), metrics=("accuracy",)))
+    assert shown == (
+        "Trainer(Sequential([Dense(3)], input_size=5, dtype='float64', seed=0), loss=CrossEntropy(), "
+        "optimizer=Adam(), clip=ClipNorm(1.0), batch_size=128, metrics=('accuracy',))"
+    )
+
+
 # ---- validation ----
 
 
@@ -426,6 +514,15 @@ def test_a_fit_that_is_refused_sets_no_statistics():
     assert not net.parameters()["0.scale"].any()
 
 
+def test_one_batch_sets_no_statistics():
+    net = build(fn.Standardize(), fn.Dense(3))
+    trainer = fn.Trainer(net, batch_size=8)
+    with pytest.raises(ValueError, match=r"Standardize\(\) has no statistics yet"):
+        trainer.train_step(X, LABELS)
+    trainer.fit(X, LABELS, epochs=1, verbose=0)
+    trainer.train_step(X, LABELS)
+
+
 def test_given_statistics_are_kept():
     net = build(fn.Standardize([1, 2, 3, 4, 5], 2.0), fn.Dense(3))
     trainer = fn.Trainer(net, batch_size=8)
@@ -466,6 +563,16 @@ def test_schedules_per_epoch_convert():
         np.testing.assert_allclose(made(np.arange(30), 7), type(made)(**in_steps)(np.arange(30)))
 
 
+def test_epochs_go_on_counting_when_their_length_changes():
+    trainer = fn.Trainer(build(), optimizer=fn.SGD(schedules.step(1.0, 2, 0.1, per="epoch")), batch_size=8)
+    rates = []
+    for rows in (37, 10, 24):  # 5, 2 and 3 batches
+        rates += trainer.fit(X[:rows], LABELS[:rows], epochs=3, verbose=0)["lr"]
+    np.testing.assert_allclose(rates, 0.1 ** (np.arange(9) // 2))
+    trainer.reset()
+    assert trainer.fit(X, LABELS, epochs=1, verbose=0)["lr"] == [1.0]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -487,19 +594,25 @@ def test_wrong_schedules(make, message):
 def test_request_stop_from_another_thread_ends_within_a_step():
     x, y = RANDOM.normal(size=(2000, 5)), RANDOM.integers(0, 3, 2000)
     trainer = fn.Trainer(build(fn.Dense(256, "tanh"), fn.Dense(3)), batch_size=10)
-    began = []
 
     def start(epoch, logs):
         if epoch == 0:
             threading.Timer(0.2, trainer.request_stop, ["timer"]).start()
-            began.append(time.perf_counter())
 
     history = trainer.fit(x, y, epochs=10**6, verbose=0, callbacks=[start])
-    assert time.perf_counter() - began[0] < 10
     assert history.stopped_because == "timer"
     assert not trainer.failed
 
 
+@pytest.fixture
+def answers_ctrl_c():
+    """A shell may have started us with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("answers_ctrl_c")
 @pytest.mark.parametrize("loss", ["cross_entropy", own_cross_entropy], ids=["built-in", "own"])
 def test_ctrl_c_keeps_finished_epochs_and_steps(loss):
     x, y = RANDOM.normal(size=(2000, 5)), RANDOM.integers(0, 3, 2000)
@@ -510,9 +623,12 @@ def test_ctrl_c_keeps_finished_epochs_and_steps(loss):
         if epoch == 0:
             threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="Training interrupted") as caught:
         trainer.fit(x, y, epochs=10**6, verbose=0, callbacks=[start])
-    assert trainer.history.stopped_because == "KeyboardInterrupt"
+    place = "stopped after epoch {}, batch {}".format(*divmod(trainer._step, 200))
+    assert str(caught[0].message) == f"Training interrupted by user: {place}; the net is usable."
+    assert caught[0].filename == __file__
+    assert trainer.history.stopped_because == f"KeyboardInterrupt: {place}"
     assert trainer.history.epochs == trainer._epoch
     assert trainer._step == net._engine.updates
     assert all(np.isfinite(view).all() for view in net.parameters().values())
@@ -555,16 +671,6 @@ def test_many_threads_predict_on_one_net():
     for thread in threads:
         thread.join()
     assert results == [True] * 160
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_threads_do_not_change_a_bit(dtype):
-    layers = (fn.Dense(64), fn.BatchNorm(), fn.ReLU(), fn.Dropout(0.5), fn.Dense(3))
-    nets = [build(*layers, dtype=dtype) for _ in range(3)]
-    for net, threads in zip(nets, (1, 2, 4), strict=True):
-        fn.Trainer(net, clip=fn.ClipNorm(1.0), batch_size=16, n_threads=threads).fit(X, LABELS, epochs=3, verbose=0)
-    assert_same_bits(nets[1], nets[0])
-    assert_same_bits(nets[2], nets[0])
 
 
 def test_the_configured_number_of_threads():

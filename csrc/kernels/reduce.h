@@ -148,8 +148,11 @@ static ptrdiff_t first_nonfinite(const void *x_, size_t count)
         if (any)
             break;
     }
-    for (; i < count; i++)
-        if (x[i] - x[i] != 0)
+    for (; i < count; i++) {
+        real v;
+        memcpy(&v, x + i, sizeof v); /* a user's array may be unaligned */
+        if (v - v != 0)
             return (ptrdiff_t)i;
+    }
     return -1;
 }
