@@ -240,6 +240,6 @@ def test_plot_draws_each_metric(tmp_path):
 
 
 def test_plot_names_the_extra_that_it_needs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'fastnn-cpu\[plot\]'"):
         fn.History().plot()
