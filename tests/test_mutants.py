@@ -40,8 +40,8 @@ MUTANTS = {
     ),
     "L1 with the wrong sign": Mutant(
         "kernels/optimizer.h",
-        "with_sign(vsplat(t->l1), p)",
-        "-with_sign(vsplat(t->l1), p)",
+        "vwith_sign(vsplat(t->l1), p)",
+        "-vwith_sign(vsplat(t->l1), p)",
         "penalty",
     ),
     "BatchNorm without the term of dgamma": Mutant(
