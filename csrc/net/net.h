@@ -201,15 +201,13 @@ fnn_status fnn_prepare_training(fnn_net *net, size_t rows);
 bool fnn_ready(const fnn_net *net); /* statistics of a leading Standardize are set */
 void fnn_gather(const fnn_net *net, void *out, const fnn_features *x, const int64_t *rows, size_t first_row, size_t m);
 size_t fnn_loss_end(const fnn_net *net, fnn_loss_kind loss); /* nodes before the activation that the loss takes over */
-/* Runs nodes [begin, end) on a block; x and y are two buffers of block rows; returns the one with the result. */
-void *fnn_run_block(fnn_block *block, size_t begin, size_t end, void *x, void *y);
 void fnn_loss_rows(const fnn_net *net, const fnn_loss *loss, double *row_loss, void *dy, const void *y,
                    const int32_t *labels, const void *values, const double *row_weight, size_t m);
 
 /* update.c: penalty, norm, clip and optimizer, run by all threads of a job once the gradients are complete. */
 typedef struct fnn_update_result {
     double squared_norm; /* of the gradient with penalties, before clipping */
-    bool diverged;       /* loss or norm not finite: nothing was changed */
+    bool diverged;       /* loss, norm or a running statistic not finite: nothing was changed */
 } fnn_update_result;
 fnn_status fnn_prepare_update(fnn_net *net);
 fnn_update_result fnn_update_shared(fnn_net *net, double learning_rate, double loss, int thread, int n_threads);

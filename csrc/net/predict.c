@@ -37,7 +37,8 @@ static void give_workspace(fnn_net *net, fnn_workspace *workspace)
 
 /* ---- a block of rows ---- */
 
-void *fnn_run_block(fnn_block *block, size_t begin, size_t end, void *x, void *y)
+/* Runs nodes [begin, end) on a block; x and y are two buffers of block rows; returns the one with the result. */
+static void *run_block(const fnn_block *block, size_t begin, size_t end, void *x, void *y)
 {
     const fnn_node *nodes = block->net->nodes;
     for (size_t i = begin; i < end; i++) {
@@ -99,7 +100,7 @@ static void predict_rows(void *argument, int thread, int n_threads)
     for (size_t row = begin; row < end; row += PREDICT_ROWS) {
         fnn_block block = {.net = net, .kernels = net->kernels, .rows = block_rows(row, end), .mode = FNN_EVALUATE};
         fnn_gather(net, b.rows[0], job->x, NULL, row, block.rows);
-        char *y = fnn_run_block(&block, 0, job->end, b.rows[0], b.rows[1]);
+        char *y = run_block(&block, 0, job->end, b.rows[0], b.rows[1]);
         for (size_t i = 0; i < block.rows; i++)
             memcpy(fnn_at(net, job->out, (row + i) * job->width), fnn_at(net, y, i * job->ld),
                    job->width * net->real_size);
@@ -148,14 +149,14 @@ static void sample_rows(void *argument, int thread, int n_threads)
                            .first_row = job->first_row + row};
         size_t values = block.rows * job->width;
         fnn_gather(net, b.rows[0], job->x, NULL, row, block.rows);
-        void *prefix = fnn_run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
+        void *prefix = run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
         void *x = prefix == b.rows[0] ? b.rows[1] : b.rows[0];
         memset(b.mean, 0, values * sizeof(double));
         memset(b.spread, 0, values * sizeof(double));
         for (size_t t = 1; t <= job->samples; t++) {
             block.random.step = t - 1;
             memcpy(x, prefix, block.rows * prefix_ld * net->real_size);
-            add_sample(job, &b, fnn_run_block(&block, job->begin, job->end, x, b.rows[2]), block.rows, t);
+            add_sample(job, &b, run_block(&block, job->begin, job->end, x, b.rows[2]), block.rows, t);
         }
         for (size_t i = 0; i < values; i++) {
             store_real(net, job->out, row * job->width + i, b.mean[i]);
@@ -189,7 +190,7 @@ static void expected_rows(void *argument, int thread, int n_threads)
     for (size_t row = begin; row < end; row++) {
         fnn_block block = {.net = net, .kernels = net->kernels, .rows = 1, .mode = FNN_ENUMERATE};
         fnn_gather(net, b.rows[0], job->x, NULL, row, 1);
-        void *prefix = fnn_run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
+        void *prefix = run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
         void *other = prefix == b.rows[0] ? b.rows[1] : b.rows[0];
         double *sum = (double *)job->out + row * job->width;
         for (uint64_t mask = job->first_mask; mask < job->end_mask; mask += PREDICT_ROWS) {
@@ -197,7 +198,7 @@ static void expected_rows(void *argument, int thread, int n_threads)
             block.rows = job->end_mask - mask < PREDICT_ROWS ? (size_t)(job->end_mask - mask) : PREDICT_ROWS;
             /* The first Dropout reads the one prefix row; what follows must not write over it. */
             void *x = net->nodes[job->begin].type->predict(&block, &net->nodes[job->begin], b.rows[2], prefix, false);
-            const void *y = fnn_run_block(&block, job->begin + 1, job->end, x, other);
+            const void *y = run_block(&block, job->begin + 1, job->end, x, other);
             for (size_t i = 0; i < block.rows; i++) {
                 double probability = mask_probability(net, mask + i);
                 for (size_t j = 0; j < job->width; j++)
