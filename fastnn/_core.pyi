@@ -26,6 +26,7 @@ class Engine:
     passes: int  # settable: training-mode forward passes since reset (the step of the random numbers)
     updates: int  # settable: optimizer steps
     dropout_units: int
+    failed_layer: int | None  # of the last `forward`, after its loss or gradients were not finite
 
     def __init__(self, layers: Sequence[dict[str, Any]], input_size: int, dtype: str, seed: int) -> None: ...
     def tensors(self) -> list[tuple[str, int, bool, tuple[int, ...]]]:

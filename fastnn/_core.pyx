@@ -477,6 +477,11 @@ cdef class Engine:
             _check(status)
         return status == FNN_OK, squared_norm
 
+    @property
+    def failed_layer(self):
+        cdef size_t layer = fnn_net_failed_layer(self.net)
+        return None if layer == SIZE_MAX else layer
+
     def reset(self):
         self.begin_fit()
         fnn_net_reset(self.net)

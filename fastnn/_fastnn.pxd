@@ -178,6 +178,7 @@ cdef extern from "fnn_internal.h" nogil:
     fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int64_t *rows, size_t m, int n_threads)
     fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_threads)
     fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads)
+    size_t fnn_net_failed_layer(const fnn_net *net)
     void *fnn_net_gradients(fnn_net *net)
     void *fnn_net_moments(fnn_net *net, int index)
     size_t fnn_net_trainable_size(const fnn_net *net)

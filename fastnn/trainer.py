@@ -422,7 +422,7 @@ class Trainer:
         finally:
             engine.end_fit()
         if not finite:
-            raise self._divergence(_Failure(float("nan"), None), None, self._step, rate)
+            raise self._divergence(_Failure(float("nan"), self.net._engine.failed_layer), None, self._step, rate)
         self._step += 1
         return float(np.sqrt(squared_norm))
 
@@ -518,11 +518,11 @@ class Trainer:
                     outputs[place] = predicted
                 value, gradient = loss(predicted, samples.targets.y[rows], weights)
                 if not np.isfinite(value):
-                    return _Epoch(loss_sum, weight_sum, batch, _Failure(value, None))
+                    return _Epoch(loss_sum, weight_sum, batch, _Failure(value, engine.failed_layer))
                 engine.backward(gradient, n_threads=self._threads, input_gradient=False)
                 finite, _ = engine.apply_gradients(rate, n_threads=self._threads)
                 if not finite:
-                    return _Epoch(loss_sum, weight_sum, batch, _Failure(value, None))
+                    return _Epoch(loss_sum, weight_sum, batch, _Failure(value, engine.failed_layer))
                 loss_sum += value * weight
                 weight_sum += weight
         finally:

@@ -688,3 +688,13 @@ def test_show_config(capsys):
     text = capsys.readouterr().out
     for word in (fn.__version__, _core.isa_name(), _core.compiler(), np.__version__, "threads"):
         assert word in text
+
+
+def test_a_divergence_under_an_own_loss_names_its_layer():
+    net = build(fn.Dense(4, "tanh"), fn.Dense(3))
+    trainer = fn.Trainer(net, loss=own_cross_entropy, batch_size=8)
+    x, y = RANDOM.normal(size=(16, 5)), RANDOM.integers(0, 3, 16)
+    net.parameters()["1.weight"][...] = 1e308
+    with np.errstate(all="ignore"), pytest.raises(fn.DivergenceError, match="first in layer 1") as caught:
+        trainer.fit(x, y, epochs=1, verbose=0)
+    assert caught.value.layer == 1

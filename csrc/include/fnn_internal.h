@@ -109,6 +109,10 @@ fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_
  * forward left. FNN_EDIVERGED: nothing changed. */
 fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads);
 
+/* After a fnn_forward whose loss or gradients were not finite: the first layer with a non-finite output or batch
+ * statistic, else the last one with a non-finite gradient; SIZE_MAX if none, or without a forward. */
+size_t fnn_net_failed_layer(const fnn_net *net);
+
 /* Gradient arena (layout of the trainable part of the parameters); allocated at the first call. NULL: no memory. */
 void *fnn_net_gradients(fnn_net *net);
 /* Optimizer buffer 0 (momentum, Adam's m) or 1 (second moment); NULL where the optimizer has none or it was not used

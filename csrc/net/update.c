@@ -359,3 +359,8 @@ size_t fnn_failed_layer(const fnn_net *net, size_t rows, size_t end)
             return net->stretches[i].layer;
     return SIZE_MAX;
 }
+
+size_t fnn_net_failed_layer(const fnn_net *net)
+{
+    return net->forward_rows > 0 ? fnn_failed_layer(net, net->forward_rows, net->n_nodes) : SIZE_MAX;
+}
