@@ -50,14 +50,15 @@ def product_shapes(h):
     for i, (m, n, k) in enumerate(itertools.product(rows, columns, depth)):
         yield m, n, k, i % 2 * h.table.pad
     yield 70, 3 * h.table.pad + 1, 1100, 0  # longer than a block of depth
+    yield 200, 5 * h.table.pad + 3, 300, 0  # and than a block of rows, with copies of both factors
 
 
-def check_padded_output(h, out, values, tolerance, padding, context):
-    """values in the first columns, `padding` up to the next multiple of the pad, nothing written beyond."""
+def check_padded_output(h, out, values, tolerance, context):
+    """values in the first columns, 0 up to the next multiple of the pad, nothing written beyond."""
     n = values.shape[1]
     edge = h.table.padded(n)
     assert_close(out[:, :n], values, tolerance, context)
-    assert_close(out[:, n:edge], np.full((len(out), edge - n), padding), 8 * h.eps, f"{context}, padding")
+    assert not out[:, n:edge].any(), f"{context}: padding is not 0"
     assert_untouched(out[:, edge:], context)
 
 
@@ -81,9 +82,8 @@ def dense_forward(h):
         y = run(h.poison(m, ldy), x_padded, m)
         expected = reference.dense_forward(x, w, bias, activation, alpha)
         error = (k + 1) * h.eps * (magnitude_product(x, w) + (np.abs(bias) if with_bias else 0))
-        zero = float(reference.activation_forward(np.zeros(1), activation, alpha)[0])
         context = f"{activation} m={m} n={n} k={k} ldy={ldy}"
-        check_padded_output(h, y, expected, steepest * error + 8 * h.eps * (1 + np.abs(expected)), zero, context)
+        check_padded_output(h, y, expected, steepest * error + 8 * h.eps * (1 + np.abs(expected)), context)
         if m > 1 and i % 4 == 0:
             alone = run(h.poison(1, ldy), x_padded[-1:].copy(), 1)
             assert alone[0, :n].tobytes() == y[-1, :n].tobytes(), f"{context}: a row's bits depend on m"
@@ -103,14 +103,37 @@ def dense_backward_weights(h):
         context = f"k={k} n={n} m={m} lddw={ldw}"
         error = (m + 1) * h.eps * (magnitude_product(x.T, dy) + np.abs(start))
         dw = run(h.poison(k, ldw), slice(None), 0)
-        check_padded_output(h, dw, reference.dense_backward_weights(x, dy), error, 0, context)
+        check_padded_output(h, dw, reference.dense_backward_weights(x, dy), error, context)
         begun = h.with_pads(start, ldw)
         begun[:, n : h.table.padded(n)] = 0
         added = run(begun, slice(None), 1)
-        check_padded_output(h, added, reference.dense_backward_weights(x, dy, start), error, 0, f"{context} accumulate")
+        check_padded_output(h, added, reference.dense_backward_weights(x, dy, start), error, f"{context} accumulate")
         if m > 2:
             halves = run(run(h.poison(k, ldw), slice(0, m // 2), 0), slice(m // 2, None), 1)
             assert halves[:, :n].tobytes() == dw[:, :n].tobytes(), f"{context}: accumulating does not continue the sum"
+
+
+@case
+def dense_update_weights(h):
+    """The same bits as dW and then a plain step, for sums of up to FNN_UPDATE_ROWS terms."""
+    update_rows, rate = 128, 0.125 + 1 / 3
+    for k, n, m, extra in product_shapes(h):
+        m = min(m, update_rows)
+        ldx, ldw = h.table.padded(k), h.table.padded(n) + extra
+        x, dy, w = h.random(m, k), h.random(m, n), h.random(k, n)
+        sizes = (k, n, m, ldw, ldx, ldw)
+        x_padded, dy_padded, begun = h.with_pads(x, ldx), h.with_pads(dy, ldw, pad=0), h.with_pads(w, ldw)
+        begun[:, n : h.table.padded(n)] = 0
+        context = f"k={k} n={n} m={m} ldw={ldw}"
+        updated = h.run("dense_update_weights", begun.copy(), x_padded, dy_padded, rate, *sizes)
+        product = reference.dense_backward_weights(x, dy)
+        error = h.eps * ((m + 2) * rate * magnitude_product(x.T, dy) + np.abs(w))
+        check_padded_output(h, updated, w - float(h.dtype.type(rate)) * product, error, context)
+        dw = h.run("dense_backward_weights", h.poison(k, ldw), x_padded, dy_padded, 0, *sizes)
+        step = kernel_table.Update(learning_rate=rate, clip_scale=1.0, clip_min=-np.inf, clip_max=np.inf)
+        flat = begun[:, :n].ravel(), dw[:, :n].ravel()
+        stepped = h.run("sgd_update", flat[0], None, flat[1], step, k * n)
+        assert stepped.tobytes() == updated[:, :n].tobytes(), f"{context}: other bits than dW and a step"
 
 
 @case
@@ -122,7 +145,7 @@ def dense_backward_input(h):
         dx = h.run("dense_backward_input", h.poison(m, lddx), h.with_pads(dy, lddy), wt, m, k, n, lddx, lddy, lddx)
         error = (n + 1) * h.eps * magnitude_product(dy, w.T)
         context = f"m={m} k={k} n={n} lddx={lddx}"
-        check_padded_output(h, dx, reference.dense_backward_input(dy, w.T), error, 0, context)
+        check_padded_output(h, dx, reference.dense_backward_input(dy, w.T), error, context)
 
 
 @case

@@ -5,22 +5,75 @@
 
 #ifdef __clang__
 #define FNN_UNROLL _Pragma("clang loop unroll(full)")
+#define FNN_UNROLL_K _Pragma("clang loop unroll_count(4)")
 #else
 #define FNN_UNROLL _Pragma("GCC unroll 16")
+#define FNN_UNROLL_K _Pragma("GCC unroll 4")
 #endif
+
+/* Tile shapes as (rows, vectors). With 32 registers 6x4 is best and 8 rows below it (12x2 and 12x1 lost up to 40 % at k
+ * of 4 to 8, where short tiles overlap). With 16 registers 6x2 beat 4x3: its panels divide every padded width; 8x1
+ * serves the last vector of a width that ends in the first half of a PAD. From PACK_ROWS rows on, tiles have the
+ * heights of FNN_COPYING_SHAPES. NEON computes whole PADs: it has 4x4, since GCC 12 spills sums of 5x4 and 6x4 in the
+ * inner loop. A single row takes 8 vectors: it runs at the speed of memory and needs independent sums. */
+#define FNN_SHAPES_1(DO, V) DO(1, V)
+#define FNN_SHAPES_4(DO, V) DO(1, V) DO(2, V) DO(3, V) DO(4, V)
+#define FNN_SHAPES_6(DO, V) FNN_SHAPES_4(DO, V) DO(5, V) DO(6, V)
+#define FNN_SHAPES_8(DO, V) FNN_SHAPES_6(DO, V) DO(7, V) DO(8, V)
+#define FNN_SHAPES_ROW(DO) DO(1, 5) DO(1, 6) DO(1, 7) DO(1, 8)
+#if FNN_VBYTES == 64
+#define FNN_SHAPES(DO) \
+    FNN_SHAPES_8(DO, 1) FNN_SHAPES_8(DO, 2) FNN_SHAPES_8(DO, 3) FNN_SHAPES_6(DO, 4) FNN_SHAPES_ROW(DO)
+#define FNN_COPYING_SHAPES(DO) DO(7, 2) DO(8, 2) DO(7, 3) DO(8, 3) DO(5, 4) DO(6, 4)
+#elif defined(FNN_NEON)
+#define FNN_SHAPES(DO) \
+    FNN_SHAPES_1(DO, 1) FNN_SHAPES_1(DO, 2) FNN_SHAPES_1(DO, 3) FNN_SHAPES_4(DO, 4) FNN_SHAPES_ROW(DO)
+#define FNN_COPYING_SHAPES(DO) DO(3, 4) DO(4, 4)
+#else
+#define FNN_SHAPES(DO) \
+    FNN_SHAPES_8(DO, 1) FNN_SHAPES_6(DO, 2) FNN_SHAPES_1(DO, 3) FNN_SHAPES_1(DO, 4) FNN_SHAPES_ROW(DO)
+#define FNN_COPYING_SHAPES(DO) DO(5, 2) DO(6, 2)
+#endif
+
+enum {
+#if FNN_VBYTES == 64 || defined(FNN_NEON)
+    PANEL_VECTORS = 4,
+    BLOCK_K = 128, /* a panel of B this deep stays in L1 (AVX-512: +14 % at k = 784, x1.9 at 1024) */
+#else
+    PANEL_VECTORS = 2,
+    BLOCK_K = 256, /* AVX2: +4 % over 128 at 128x784x512; 384 lost */
+#endif
+#ifdef FNN_NEON
+    COLUMN_VECTORS = PANEL_VECTORS, /* columns are computed in multiples of this many vectors */
+#else
+    COLUMN_VECTORS = 1,
+#endif
+    ROW_VECTORS = 8, /* widest panel of a single row */
+    TILE_ROWS = 8,   /* the table's bound; max_tile_rows() gives each panel's own */
+
+    BLOCK_ROWS = 192,                        /* rows of A and C this many stay in L2 while B passes by */
+    PACK_ROWS = 48,                          /* a copy of a panel of B pays from this many rows on, */
+    PACK_K = 129,                            /* a copy of a transposed A from this depth on, */
+    PACK_PANELS = 4,                         /* and from this many panels on, */
+    PACKED_A = 49 * 1024 / (int)sizeof(real) /* and it has at most this many elements: all on a stack of 128 KiB */
+};
 
 /* Tiles of `count` neighbouring groups of rows over one panel of columns. */
 typedef struct tiles {
     real *c;
     const real *a, *b;
     const real *start; /* first values: C itself, the bias, or NULL for zeros */
+    real *copy;        /* NULL, or where B is left row by row without gaps */
     size_t count, k, ldc, row_stride, k_stride, ldb;
-    int relu;
+    size_t a_step; /* elements of A from one tile to the next */
+    int relu, updates;
+    real rate; /* updates: C -= rate * product */
 } tiles;
 
-/* `rows` and `vectors` are literals in every caller, so that `sum` lives in registers and all loops but the one over k
- * disappear. Runtime strides of A serve both of its orders with one set of kernels. */
-FNN_INLINE void compute_tiles(const tiles *t, vreal *sum, const int rows, const int vectors)
+/* `rows`, `vectors` and `copies` are literals in every caller, so that `sum` lives in registers and all loops but the
+ * one over k disappear. Runtime strides of A serve both of its orders with one set of kernels. Four steps of k to an
+ * iteration: +2 to +4 % (AVX2). */
+FNN_INLINE void compute_tiles(const tiles *t, vreal *sum, const int rows, const int vectors, const int copies)
 {
     const size_t ldc = t->ldc, ldb = t->ldb, row_stride = t->row_stride, k_stride = t->k_stride;
     const real *a_tile = t->a;
@@ -36,27 +89,48 @@ FNN_INLINE void compute_tiles(const tiles *t, vreal *sum, const int rows, const 
         } else {
             FNN_UNROLL
             for (int i = 0; i < rows; i++) {
+                __builtin_prefetch(c + (size_t)i * ldc, 1); /* dW at a batch of 32: +3 % */
                 FNN_UNROLL
                 for (int j = 0; j < vectors; j++)
                     sum[i * vectors + j] = t->start ? vload(t->start + j * VW) : (vreal){0};
             }
         }
         const real *a = a_tile, *b = t->b;
+        real *copy = t->copy;
+        FNN_UNROLL_K
         for (size_t p = t->k; p; p--) {
+            vreal row_of_b[ROW_VECTORS];
+            FNN_UNROLL
+            for (int j = 0; j < vectors; j++) {
+                row_of_b[j] = vload(b + j * VW);
+                if (copies)
+                    vstore(copy + j * VW, row_of_b[j]);
+            }
             FNN_UNROLL
             for (int i = 0; i < rows; i++) {
                 const vreal ai = vsplat(a[(size_t)i * row_stride]);
                 FNN_UNROLL
                 for (int j = 0; j < vectors; j++)
-                    sum[i * vectors + j] = vfma(ai, vload(b + j * VW), sum[i * vectors + j]);
+                    sum[i * vectors + j] = vfma(ai, row_of_b[j], sum[i * vectors + j]);
             }
             a += k_stride;
             b += ldb;
+            if (copies)
+                copy += vectors * VW;
         }
         if (t->relu) {
             FNN_UNROLL
             for (int i = 0; i < rows * vectors; i++)
                 sum[i] = vactivate(sum[i], FNN_RELU, 0);
+        }
+        if (t->updates) {
+            FNN_UNROLL
+            for (int i = 0; i < rows; i++) {
+                FNN_UNROLL
+                for (int j = 0; j < vectors; j++)
+                    sum[i * vectors + j] =
+                        vfma(vsplat(-t->rate), sum[i * vectors + j], vload(c + (size_t)i * ldc + j * VW));
+            }
         }
         FNN_UNROLL
         for (int i = 0; i < rows; i++) {
@@ -64,56 +138,31 @@ FNN_INLINE void compute_tiles(const tiles *t, vreal *sum, const int rows, const 
             for (int j = 0; j < vectors; j++)
                 vstore(c + (size_t)i * ldc + j * VW, sum[i * vectors + j]);
         }
-        a_tile += (size_t)rows * row_stride;
+        a_tile += t->a_step;
         c += (size_t)rows * ldc;
     }
 }
-
-/* Tile shapes as (rows, vectors). With 32 registers 6x4 is best and 8 rows below it (12x2 and 12x1 lost up to 40 % at k
- * of 4 to 8, where short tiles overlap). With 16 registers 6x2 beat 4x3: its panels divide every padded width. Panels
- * narrower than PANEL_VECTORS exist only where one vector is a whole PAD. A single row takes 8 vectors: it runs at the
- * speed of memory and needs independent sums. NEON has 4x4: GCC 12 spills sums of 5x4 and 6x4 in the inner loop. */
-#define FNN_SHAPES_1(DO, V) DO(1, V)
-#define FNN_SHAPES_4(DO, V) DO(1, V) DO(2, V) DO(3, V) DO(4, V)
-#define FNN_SHAPES_6(DO, V) FNN_SHAPES_4(DO, V) DO(5, V) DO(6, V)
-#define FNN_SHAPES_8(DO, V) FNN_SHAPES_6(DO, V) DO(7, V) DO(8, V)
-#define FNN_SHAPES_ROW(DO) DO(1, 5) DO(1, 6) DO(1, 7) DO(1, 8)
-#if FNN_VBYTES == 64
-#define FNN_SHAPES(DO) \
-    FNN_SHAPES_8(DO, 1) FNN_SHAPES_8(DO, 2) FNN_SHAPES_8(DO, 3) FNN_SHAPES_6(DO, 4) FNN_SHAPES_ROW(DO)
-#elif defined(FNN_NEON)
-#define FNN_SHAPES(DO) \
-    FNN_SHAPES_1(DO, 1) FNN_SHAPES_1(DO, 2) FNN_SHAPES_1(DO, 3) FNN_SHAPES_4(DO, 4) FNN_SHAPES_ROW(DO)
-#else
-#define FNN_SHAPES(DO) \
-    FNN_SHAPES_1(DO, 1) FNN_SHAPES_6(DO, 2) FNN_SHAPES_1(DO, 3) FNN_SHAPES_1(DO, 4) FNN_SHAPES_ROW(DO)
-#endif
-
-enum {
-#if FNN_VBYTES == 64 || defined(FNN_NEON)
-    PANEL_VECTORS = 4,
-#else
-    PANEL_VECTORS = 2,
-#endif
-    ROW_VECTORS = 8, /* widest panel of a single row */
-    TILE_ROWS = 8,   /* the table's bound; max_tile_rows() gives each panel's own */
-
-    BLOCK_K = 128,             /* a panel of B this deep stays in L1 (AVX-512: +14 % at k = 784, x1.9 at 1024) */
-    BLOCK_ROWS = 192,          /* rows of A and C this many stay in L2 while B passes by */
-    BLOCK_COLUMNS_A = 6 * PAD, /* the same for a transposed A, whose block is copied (48 KiB of stack) */
-    PACK_ROWS = 48,            /* a copy pays from this many rows on */
-    PACK_PANELS = 4            /* and a copy of A from this many panels on */
-};
 
 #define FNN_DEFINE_TILES(ROWS, VECTORS)                  \
     static void tiles_##ROWS##x##VECTORS(const tiles *t) \
     {                                                    \
         vreal sum[(ROWS) * (VECTORS)];                   \
-        compute_tiles(t, sum, ROWS, VECTORS);            \
+        compute_tiles(t, sum, ROWS, VECTORS, 0);         \
+    }
+#define FNN_DEFINE_COPYING_TILES(ROWS, VECTORS)                  \
+    static void copying_tiles_##ROWS##x##VECTORS(const tiles *t) \
+    {                                                            \
+        vreal sum[(ROWS) * (VECTORS)];                           \
+        compute_tiles(t, sum, ROWS, VECTORS, 1);                 \
     }
 #define FNN_LIST_TILES(ROWS, VECTORS) [VECTORS][ROWS] = tiles_##ROWS##x##VECTORS,
+#define FNN_LIST_COPYING_TILES(ROWS, VECTORS) [VECTORS][ROWS] = copying_tiles_##ROWS##x##VECTORS,
 FNN_SHAPES(FNN_DEFINE_TILES)
-static void (*const tile_kernels[ROW_VECTORS + 1][TILE_ROWS + 1])(const tiles *) = {FNN_SHAPES(FNN_LIST_TILES)};
+FNN_COPYING_SHAPES(FNN_DEFINE_COPYING_TILES)
+
+typedef void (*tile_kernel)(const tiles *);
+static const tile_kernel tile_kernels[ROW_VECTORS + 1][TILE_ROWS + 1] = {FNN_SHAPES(FNN_LIST_TILES)};
+static const tile_kernel copying_kernels[ROW_VECTORS + 1][TILE_ROWS + 1] = {FNN_COPYING_SHAPES(FNN_LIST_COPYING_TILES)};
 
 FNN_INLINE size_t max_tile_rows(size_t vectors)
 {
@@ -121,82 +170,126 @@ FNN_INLINE size_t max_tile_rows(size_t vectors)
     (void)vectors;
     return 4;
 #else
-    return FNN_VBYTES == 64 && vectors < PANEL_VECTORS ? 8 : 6;
+    return vectors < PANEL_VECTORS ? 8 : 6;
 #endif
 }
 
-/* Rows split evenly over the tiles (16 = 6+5+5, not 6+6+4): short tiles waste the multiplier. */
-static void multiply_panel(tiles t, size_t rows, size_t vectors)
+/* Rows split evenly over tiles (16 = 6+5+5, not 6+6+4): short tiles waste the multiplier. The taller tiles, of
+ * height + 1, come first. */
+typedef struct row_split {
+    size_t height, taller, count;
+} row_split;
+
+FNN_INLINE row_split split_rows(size_t rows, size_t vectors)
 {
     const size_t most = rows == 1 ? 1 : max_tile_rows(vectors);
-    const size_t n_tiles = (rows + most - 1) / most, height = rows / n_tiles, taller = rows % n_tiles;
-    if (taller) {
-        const size_t done = taller * (height + 1);
-        const int continues = t.start == t.c;
-        t.count = taller;
-        tile_kernels[vectors][height + 1](&t);
-        t.a += done * t.row_stride;
-        t.c += done * t.ldc;
-        if (continues)
-            t.start = t.c;
-    }
-    t.count = n_tiles - taller;
-    tile_kernels[vectors][height](&t);
+    const size_t count = (rows + most - 1) / most;
+    return (row_split){.height = rows / count, .taller = rows % count, .count = count};
 }
 
-/* to (rows, columns), contiguous, = from. */
-static void pack(real *to, const real *from, size_t rows, size_t columns, size_t ld)
+/* `count` tiles of one height. Where B is to be copied the first one does it on its way, and the others read the copy.
+ */
+static void run_tiles(tiles *t, size_t count, size_t height, size_t vectors, size_t a_step)
 {
-    const size_t whole = columns / VW * VW;
-    for (size_t i = 0; i < rows; i++, to += columns, from += ld) {
-        for (size_t j = 0; j < whole; j += VW)
-            vstore(to + j, vload(from + j));
-        if (whole < columns)
-            vstore_partial(to + whole, vload_partial(from + whole, columns - whole), columns - whole);
+    const int continues = t->start == t->c;
+    t->a_step = a_step;
+    while (count) {
+        const int copies = t->copy != NULL;
+        t->count = copies ? 1 : count;
+        (copies ? copying_kernels : tile_kernels)[vectors][height](t);
+        t->a += t->count * a_step;
+        t->c += t->count * height * t->ldc;
+        if (continues)
+            t->start = t->c;
+        if (copies) {
+            t->b = t->copy;
+            t->ldb = vectors * VW;
+            t->copy = NULL;
+        }
+        count -= t->count;
     }
 }
 
-/* One block of rows and of k, all columns. A panel of B is copied: its rows lie a leading dimension apart, each on
- * another page (AVX2 +6 to 10 %; AVX-512 on a Xeon with 2 MiB of L2, forward and dW of 512x1024x1024 and 128x512x784:
- * 120 to 151 and 107 to 134 GFLOP/s). So is a transposed A, whose rows are far apart (+10 % AVX-512, +20 % AVX2 at
- * 1024). Blocks of 256 and 384 of k and of 96 and 384 rows lost. */
+/* Elements between the tiles of a packed A: the last vector of a tile may reach into the gap. */
+FNN_INLINE size_t packed_step(size_t k, size_t height)
+{
+    return k * height + VW;
+}
+
+/* A transposed A, in the order in which its tiles read it: [tile][k][row]. */
+static void pack_a(real *to, const real *from, row_split s, size_t k, size_t rows, size_t k_stride)
+{
+    for (size_t p = 0; p < k; p++, from += k_stride) {
+        real *tile = to;
+        size_t row = 0;
+        for (size_t n = 0; n < s.count; n++) {
+            const size_t height = s.height + (n < s.taller);
+            for (size_t i = 0; i < height; i += VW)
+                vstore(tile + p * height + i, vload_first(from + row + i, rows - row - i));
+            row += height;
+            tile += packed_step(k, height);
+        }
+    }
+}
+
+/* One block of rows and of k, all columns, panel by panel. The rows of B lie a leading dimension apart, each on another
+ * page: the tile that reads them first copies them (AVX2: 91 to 97 GFLOP/s at 128x256x512; a copy made before the tiles
+ * cost half of that; AVX-512 at 512x1024x1024: 120 to 151 with any copy). A deep transposed A is copied as well: its
+ * tiles use a whole cache line per step of k (AVX2: dW of 512x1024x1024 from 89 to 93). Blocks of 96 and 384 rows lost.
+ */
 static void multiply_block(tiles t, const real *bias, size_t rows, size_t vectors, int continues)
 {
-    real packed_a[BLOCK_K * BLOCK_COLUMNS_A], packed_b[BLOCK_K * PANEL_VECTORS * VW];
-    const real *const b = t.b;
+    const size_t widest = rows == 1 ? ROW_VECTORS : PANEL_VECTORS, n_panels = (vectors + widest - 1) / widest;
+    const size_t ldb = t.ldb;
+    const int packs_a = t.row_stride == 1 && rows > 1 && t.k >= PACK_K && n_panels >= PACK_PANELS;
+    real packed_a[PACKED_A], packed_b[BLOCK_K * PANEL_VECTORS * VW];
+    const real *a = t.a, *const b = t.b;
     real *const c = t.c;
-    const size_t ldb = t.ldb, widest = rows == 1 ? ROW_VECTORS : PANEL_VECTORS;
-    const size_t n_panels = (vectors + widest - 1) / widest;
-    if (t.row_stride == 1 && rows >= PACK_ROWS && n_panels >= PACK_PANELS) {
-        pack(packed_a, t.a, t.k, rows, t.k_stride);
-        t.a = packed_a;
-        t.k_stride = rows;
-    }
     size_t column = 0;
+    if (packs_a) {
+        pack_a(packed_a, a, split_rows(rows, PANEL_VECTORS), t.k, rows, t.k_stride);
+        a = packed_a;
+    }
     for (size_t panel = 0; panel < n_panels; panel++) {
         const size_t width = vectors / n_panels + (panel < vectors % n_panels);
+        const row_split s = split_rows(rows, packs_a ? PANEL_VECTORS : width);
+        t.a = a;
         t.c = c + column;
         t.start = continues ? t.c : bias ? bias + column : NULL;
         t.b = b + column;
-        if (rows >= PACK_ROWS) {
-            pack(packed_b, t.b, t.k, width * VW, ldb);
-            t.b = packed_b;
-            t.ldb = width * VW;
+        t.ldb = ldb;
+        t.copy = rows >= PACK_ROWS && ldb > width * VW && copying_kernels[width][s.height + (s.taller > 0)] ? packed_b
+                                                                                                            : NULL;
+        for (int taller = 1; taller >= 0; taller--) {
+            const size_t height = s.height + (size_t)taller;
+            if (packs_a)
+                t.k_stride = height;
+            run_tiles(&t, taller ? s.taller : s.count - s.taller, height, width,
+                      packs_a ? packed_step(t.k, height) : height * t.row_stride);
         }
-        multiply_panel(t, rows, width);
         column += width * VW;
     }
 }
 
-/* C (m,n) = activation(A (m,k) B (k,n) + bias), or C += A B with accumulate. Element (i,p) of A is at
- * a[i * row_stride + p * k_stride], one of the strides being 1. */
-static void multiply(real *c, const real *a, const real *b, const real *bias, int accumulate, fnn_activation activation,
-                     double alpha, size_t m, size_t n, size_t k, size_t ldc, size_t row_stride, size_t k_stride,
-                     size_t ldb)
+/* Rows of a block whose part of A is packed: what PACKED_A holds, the gaps included, in whole tiles. */
+FNN_INLINE size_t packed_rows(size_t k)
 {
-    const size_t vectors = (n + PAD - 1) / PAD * (PAD / VW);
-    const size_t block_rows = row_stride == 1 ? BLOCK_COLUMNS_A : BLOCK_ROWS;
-    const size_t n_blocks = k ? (k + BLOCK_K - 1) / BLOCK_K : 1;
+    const size_t height = max_tile_rows(PANEL_VECTORS);
+    return PACKED_A / (packed_step(k, height)) * height;
+}
+
+/* C (m,n) = activation(A (m,k) B (k,n) + bias), C += A B with ACCUMULATE, or C -= rate A B with UPDATE, for
+ * which k <= BLOCK_K. Element (i,p) of A is at a[i * row_stride + p * k_stride], one of the strides being 1. */
+enum product_use { OVERWRITE, ACCUMULATE, UPDATE };
+
+static void multiply(real *c, const real *a, const real *b, const real *bias, enum product_use use, double rate,
+                     fnn_activation activation, double alpha, size_t m, size_t n, size_t k, size_t ldc,
+                     size_t row_stride, size_t k_stride, size_t ldb)
+{
+    const size_t vectors = (n + COLUMN_VECTORS * VW - 1) / (COLUMN_VECTORS * VW) * COLUMN_VECTORS;
+    const size_t spare = (n + PAD - 1) / PAD * PAD - vectors * VW;
+    const size_t n_blocks = k ? (k + BLOCK_K - 1) / BLOCK_K : 1, deepest = (k + n_blocks - 1) / n_blocks;
+    const size_t block_rows = row_stride == 1 && deepest >= PACK_K ? packed_rows(deepest) : BLOCK_ROWS;
     for (size_t row = 0; row < m && vectors; row += block_rows) {
         const size_t rows = m - row < block_rows ? m - row : block_rows;
         size_t p = 0;
@@ -210,33 +303,66 @@ static void multiply(real *c, const real *a, const real *b, const real *bias, in
                              .row_stride = row_stride,
                              .k_stride = k_stride,
                              .ldb = ldb,
-                             .relu = activation == FNN_RELU && block == n_blocks - 1};
-            multiply_block(t, bias, rows, vectors, accumulate || block > 0);
+                             .relu = activation == FNN_RELU && block == n_blocks - 1,
+                             .updates = use == UPDATE,
+                             .rate = (real)rate};
+            multiply_block(t, bias, rows, vectors, use == ACCUMULATE || block > 0);
             p += depth;
         }
-        if (activation != FNN_IDENTITY && activation != FNN_RELU)
-            for (size_t i = row; i < row + rows; i++)
-                activation_forward(c + i * ldc, c + i * ldc, activation, alpha, vectors * VW);
+        for (size_t i = row; i < row + rows; i++) {
+            if (activation != FNN_IDENTITY && activation != FNN_RELU)
+                activation_forward(c + i * ldc, c + i * ldc, activation, alpha, n);
+            if (spare && use == OVERWRITE)
+                memset(c + i * ldc + vectors * VW, 0, spare * sizeof(real));
+        }
     }
 }
 
 static void dense_forward(void *y, const void *x, const void *w, const void *bias, fnn_activation activation,
                           double alpha, size_t m, size_t n, size_t k, size_t ldy, size_t ldx, size_t ldw)
 {
-    multiply(y, x, w, bias, 0, activation, alpha, m, n, k, ldy, ldx, 1, ldw);
+    multiply(y, x, w, bias, OVERWRITE, 0, activation, alpha, m, n, k, ldy, ldx, 1, ldw);
+}
+
+/* One row's dW, a product without a sum: rows of C stream by, whole panels of tiles would only scatter the stores. */
+FNN_INLINE void multiply_one_row(real *c, const real *x, const real *dy, enum product_use use, real rate, size_t k,
+                                 size_t n, size_t ldc)
+{
+    const size_t columns = (n + PAD - 1) / PAD * PAD;
+    for (size_t i = 0; i < k; i++, c += ldc) {
+        const vreal xi = vsplat(x[i]);
+        for (size_t j = 0; j < columns; j += VW) {
+            const vreal product = vfma(xi, vload(dy + j), use == ACCUMULATE ? vload(c + j) : (vreal){0});
+            vstore(c + j, use == UPDATE ? vfma(vsplat(-rate), product, vload(c + j)) : product);
+        }
+    }
+}
+
+static void dense_update_weights(void *w, const void *x, const void *dy, double rate, size_t k, size_t n, size_t m,
+                                 size_t ldw, size_t ldx, size_t lddy)
+{
+    if (m == 1)
+        multiply_one_row(w, x, dy, UPDATE, (real)rate, k, n, ldw);
+    else
+        multiply(w, x, dy, NULL, UPDATE, rate, FNN_IDENTITY, 0, k, n, m, ldw, 1, ldx, lddy);
 }
 
 static void dense_backward_weights(void *dw, const void *x, const void *dy, int accumulate, size_t k, size_t n,
                                    size_t m, size_t lddw, size_t ldx, size_t lddy)
 {
-    multiply(dw, x, dy, NULL, accumulate, FNN_IDENTITY, 0, k, n, m, lddw, 1, ldx, lddy);
+    if (m == 1 && accumulate)
+        multiply_one_row(dw, x, dy, ACCUMULATE, 0, k, n, lddw);
+    else if (m == 1)
+        multiply_one_row(dw, x, dy, OVERWRITE, 0, k, n, lddw);
+    else
+        multiply(dw, x, dy, NULL, accumulate ? ACCUMULATE : OVERWRITE, 0, FNN_IDENTITY, 0, k, n, m, lddw, 1, ldx, lddy);
 }
 
 /* The dot form (rows of dy times rows of w, no transposed copy) was the slowest at every size and sums in lanes. */
 static void dense_backward_input(void *dx, const void *dy, const void *wt, size_t m, size_t k, size_t n, size_t lddx,
                                  size_t lddy, size_t ldwt)
 {
-    multiply(dx, dy, wt, NULL, 0, FNN_IDENTITY, 0, m, k, n, lddx, lddy, 1, ldwt);
+    multiply(dx, dy, wt, NULL, OVERWRITE, 0, FNN_IDENTITY, 0, m, k, n, lddx, lddy, 1, ldwt);
 }
 
 /* Lanes of two vectors taken in turn: of their lower and of their upper halves. */

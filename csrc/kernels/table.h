@@ -13,6 +13,7 @@
 #include "fastnn.h"
 
 #define FNN_PAD_BYTES 64
+#define FNN_UPDATE_ROWS 128 /* the longest sum that dense_update_weights forms in one go */
 
 /* Random bits are Philox4x32-10 of (seed; stream, step, layer, element): nothing else decides them. */
 enum fnn_stream { FNN_STREAM_INIT = 1, FNN_STREAM_SHUFFLE = 2, FNN_STREAM_DROPOUT = 3, FNN_STREAM_MONTE_CARLO = 4 };
