@@ -21,13 +21,12 @@ static fnn_status shape(fnn_net *net, fnn_node *node, bool trainable)
     return status;
 }
 
-static void scratch(fnn_layout *layout, fnn_node *node, size_t rows, size_t real_size)
+static void scratch(fnn_layout *layout, fnn_node *node)
 {
-    (void)rows;
     size_t *vectors[] = {&node->batch_mean, &node->batch_variance, &node->pending_mean, &node->pending_variance,
                          &node->dgamma,     &node->dbeta,          &node->zeros};
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
-        *vectors[i] = fnn_place(layout, 1, node->ld_outputs, real_size);
+        *vectors[i] = fnn_place(layout, 1, node->ld_outputs, layout->real_size);
 }
 
 /* Columns of a BatchNorm that fall to this thread in the passes that need all rows. */
@@ -54,7 +53,7 @@ static void batch_statistics(const fnn_pass *pass, const fnn_node *node)
     void *pending_mean = vector(net, node->pending_mean, begin);
     void *pending_variance = vector(net, node->pending_variance, begin);
     kernels->batchnorm_statistics(mean, variance, vector(net, node->x, begin), m, n, node->ld_inputs);
-    if (pass->first_micro) {
+    if (!pass->accumulate) {
         memcpy(pending_mean, fnn_at(net, fnn_parameter(net, node->mean), begin), n * net->real_size);
         memcpy(pending_variance, fnn_at(net, fnn_parameter(net, node->variance), begin), n * net->real_size);
     }

@@ -4,10 +4,9 @@
 
 #include "net.h"
 
-static void scratch(fnn_layout *layout, fnn_node *node, size_t rows, size_t real_size)
+static void scratch(fnn_layout *layout, fnn_node *node)
 {
-    (void)real_size;
-    node->mask = fnn_place(layout, rows, node->ld_outputs, 1);
+    node->mask = fnn_place(layout, layout->rows, node->ld_outputs, 1);
 }
 
 static fnn_random layer_random(fnn_random random, const fnn_node *node)
@@ -22,10 +21,11 @@ static void forward(const fnn_pass *pass, const fnn_node *node, bool fused)
     const fnn_net *net = pass->net;
     size_t first = pass->row_begin * node->ld_outputs;
     fnn_random random = layer_random(pass->random, node);
-    pass->kernels->dropout_forward(
-        fnn_at(net, fnn_training(net, node->y), first), (uint8_t *)fnn_training(net, node->mask) + first,
-        fnn_at(net, fnn_training(net, node->x), first), node->threshold, node->drop_scale, &random,
-        pass->first_row + pass->row_begin, pass->row_end - pass->row_begin, node->outputs, node->ld_outputs);
+    pass->kernels->dropout_forward(fnn_at(net, fnn_training(net, node->y), first),
+                                   (uint8_t *)fnn_training(net, node->mask) + first,
+                                   fnn_at(net, fnn_training(net, node->x), first), node->threshold, node->drop_scale,
+                                   &random, pass->first_row + pass->shift + pass->row_begin,
+                                   pass->row_end - pass->row_begin, node->outputs, node->ld_outputs);
 }
 
 static void backward(fnn_pass *pass, const fnn_node *node, bool input_gradient)

@@ -4,9 +4,9 @@
  * which the gather does), one, or two (Dense with its own activation). Every layer is one small file with node types
  * {shape, scratch, forward, backward, predict}.
  *
- * A training step is one program run by all threads of a pool job. A thread owns the rows [row_begin, row_end) of the
- * batch; it may use other rows' results only after a barrier. What a thread computes never depends on how many there
- * are. */
+ * Training steps are one program run by all threads of a pool job. On the way through the layers a thread owns rows of
+ * the batch, then chunks of the parameters, whose gradients it forms and which it updates; it may use what others
+ * computed only after a barrier. What a thread computes never depends on how many there are. */
 #ifndef FNN_NET_H
 #define FNN_NET_H
 
@@ -21,7 +21,9 @@
 #define FNN_NONE SIZE_MAX
 
 enum {
-    UPDATE_CHUNK = 4096,  /* elements per partial sum of the gradient's norm */
+    UPDATE_CHUNK = 4096,  /* elements per partial sum of the gradient's norm, about */
+    BLOCK_ROWS = 256,     /* a long batch goes through a net of small layers in blocks of so many rows */
+    MOST_CHUNKS = 64,     /* parts that a sum over a long batch is cut into */
     PREDICT_ROWS = 64,    /* rows of a block that runs through all layers while it is hot */
     WORKSPACE_SLOTS = 16, /* prediction workspaces kept for re-use */
     MAX_ENUMERATED = 40   /* units under dropout in an exact expectation */
@@ -33,6 +35,10 @@ typedef struct fnn_block fnn_block;
 
 /* Where the next piece of the training workspace goes. */
 typedef struct fnn_layout {
+    size_t rows;       /* of the buffers of activations and their gradients */
+    size_t batch_rows; /* most rows of a pass */
+    size_t real_size;
+    size_t gradient; /* place of the gradient of the last node's output so far */
     size_t bytes;
     bool overflow;
 } fnn_layout;
@@ -40,12 +46,12 @@ typedef struct fnn_layout {
 typedef struct fnn_node_type {
     /* Its (not) trainable tensors, placed by fnn_add_tensor; NULL where it has none. */
     fnn_status (*shape)(fnn_net *net, fnn_node *node, bool trainable);
-    /* What it keeps between forward and backward of `rows` rows, placed by fnn_place; NULL for nothing. */
-    void (*scratch)(fnn_layout *layout, fnn_node *node, size_t rows, size_t real_size);
+    /* What it keeps between forward and backward, placed by fnn_place; NULL for nothing. */
+    void (*scratch)(fnn_layout *layout, fnn_node *node);
     /* y of this batch from its input, training mode. */
     void (*forward)(const fnn_pass *pass, const fnn_node *node, bool fused);
-    /* Parameter gradients from pass->gradient; when the node below needs it, pass->gradient becomes the input's
-     * gradient. */
+    /* Where the node below needs it, pass->gradient, d loss / d y, becomes d loss / d x. Parameters of few elements get
+     * their gradients here; those of Dense are formed later, by the owners of the parameters. */
     void (*backward)(fnn_pass *pass, const fnn_node *node, bool input_gradient);
     /* y from x for a block of rows, evaluation mode; returns where y is (x itself where the node works in place). */
     void *(*predict)(const fnn_block *block, const fnn_node *node, void *y, void *x, bool fused);
@@ -67,14 +73,18 @@ struct fnn_node {
     double drop_scale;            /* Dropout: of kept values in training */
     /* places in the training workspace, in bytes */
     size_t x, y, mask;
+    size_t dx, dy;   /* Dense: gradients of its input and output */
+    size_t panel;    /* Dense: W transposed */
+    size_t partials; /* Dense: dW and db of each chunk of a long batch */
     size_t batch_mean, batch_variance, pending_mean, pending_variance, dgamma, dbeta, zeros;
 };
 
-/* A tensor's stretch of the trainable arena, cut into chunks of UPDATE_CHUNK. */
+/* A tensor's stretch of the trainable arena, cut into chunks: of whole rows where it is a Dense layer's W. */
 typedef struct fnn_stretch {
+    enum { FNN_WEIGHT, FNN_BIAS, FNN_VECTOR } role; /* of a Dense, but for VECTOR: gradients come from its backward */
+    const fnn_node *node;
     size_t offset, count;
-    size_t layer;
-    bool is_weight;
+    size_t chunk; /* elements; the last one may have fewer */
     size_t first_chunk, n_chunks;
 } fnn_stretch;
 
@@ -115,9 +125,12 @@ struct fnn_net {
     fnn_clip clip;
     fnn_penalty *penalties; /* one per layer */
     fnn_counters counters;
-    size_t capacity; /* rows the training workspace is laid out for */
+    bool gradients_wanted;           /* somebody has views of them: every step stores them */
+    size_t unformed_rows;            /* of the last step, where its gradients rode in the update; else 0 */
+    _Atomic uint64_t unbounded_pass; /* number (from 1) of a pass whose dW might not be finite */
+    size_t capacity, batch_capacity; /* rows the training workspace is laid out for, see fnn_layout */
     char *training;
-    size_t input_place, gradient_place[2], panel_place[2], partial_place; /* bytes into `training` */
+    size_t input_place, input_gradient_place, output_gradient_place; /* bytes into `training` */
     size_t labels_place, targets_place, row_weight_place, row_loss_place;
     size_t forward_rows;             /* of the last forward, for backward; 0: none */
     bool statistics_pending;         /* the last pass left running statistics that an update commits */
@@ -130,16 +143,14 @@ struct fnn_net {
 struct fnn_pass {
     fnn_net *net;
     const fnn_kernels *kernels;
-    size_t rows;
-    size_t row_begin, row_end; /* this thread's own */
+    size_t rows;               /* of all threads */
+    size_t row_begin, row_end; /* this thread's own, as places in the buffers */
+    size_t shift;              /* + place in the buffers = row of the (micro-)batch, modulo 2^64 */
     int thread, n_threads;
     fnn_random random;  /* layer is filled in by Dropout */
-    uint64_t first_row; /* place of row 0 in the whole batch */
+    uint64_t first_row; /* of the (micro-)batch in the whole batch */
     bool accumulate;    /* add to the gradients (micro-batches after the first) */
-    bool first_micro;
     void *gradient;     /* d loss / d y of the node at hand; (rows, ld) */
-    int gradient_index; /* which of the two gradient buffers that is */
-    int panel;
 };
 
 enum fnn_mode { FNN_EVALUATE, FNN_SAMPLE, FNN_ENUMERATE };
@@ -194,25 +205,75 @@ fnn_status fnn_add_tensor(fnn_net *net, size_t *place, size_t layer, const char 
                           size_t columns);
 /* Room for rows x columns elements of `size` bytes, 64-byte aligned. */
 size_t fnn_place(fnn_layout *layout, size_t rows, size_t columns, size_t size);
-/* Elements for the per-chunk gradients of the Dense nodes when up to `rows` rows are trained on. */
-size_t fnn_partials_size(const fnn_net *net, size_t rows);
 
-fnn_status fnn_prepare_training(fnn_net *net, size_t rows);
+/* ---- dense.c: the parts of a training pass that do not go row by row ---- */
+
+/* Rows of a chunk of the sums over a batch; all rows: one sum. Depends on shapes alone, for it decides the bits. */
+size_t fnn_chunk_rows(const fnn_node *node, size_t rows);
+/* This thread's share of W transposed. */
+void fnn_dense_transpose(const fnn_pass *pass, const fnn_node *node);
+/* dW and db of the thread's own rows into the partials of a chunk, or added to what is there. */
+void fnn_dense_partial(const fnn_pass *pass, const fnn_node *node, size_t chunk, bool add);
+/* Rows [begin, end) of dW, or columns [begin, end) of db, from all rows of the pass. */
+void fnn_dense_weight_gradient(const fnn_pass *pass, const fnn_node *node, size_t begin, size_t end);
+void fnn_dense_bias_gradient(const fnn_pass *pass, const fnn_node *node, size_t begin, size_t end);
+/* The same rows of W -= rate dW, dW being stored nowhere. */
+void fnn_dense_descend(const fnn_pass *pass, const fnn_node *node, double rate, size_t begin, size_t end);
+/* Elements [begin, end) of the gradient from the partials, added in the chunks' order; counted from the start of W. */
+void fnn_dense_add_partials(const fnn_pass *pass, const fnn_node *node, size_t begin, size_t end);
+
+/* ---- workspace.c, step.c ---- */
+
+/* The training workspace for passes of up to batch_rows rows, of which `rows` are in the buffers at a time. */
+fnn_status fnn_prepare_training(fnn_net *net, size_t rows, size_t batch_rows);
 bool fnn_ready(const fnn_net *net); /* statistics of a leading Standardize are set */
 void fnn_gather(const fnn_net *net, void *out, const fnn_features *x, const int64_t *rows, size_t first_row, size_t m);
 size_t fnn_loss_end(const fnn_net *net, fnn_loss_kind loss); /* nodes before the activation that the loss takes over */
 void fnn_loss_rows(const fnn_net *net, const fnn_loss *loss, double *row_loss, void *dy, const void *y,
                    const int32_t *labels, const void *values, const double *row_weight, size_t m);
+/* Store the gradients of the last step after all, from what it left in the buffers. */
+void fnn_form_last_gradients(fnn_net *net);
+bool fnn_has_batch_statistics(const fnn_net *net);
+/* A batch of so many rows goes through the net in blocks of BLOCK_ROWS. */
+bool fnn_in_blocks(const fnn_net *net, size_t rows);
+/* The layout of a pass over `rows` rows on n_threads threads: rows in the buffers. */
+size_t fnn_buffer_rows(const fnn_net *net, size_t rows, int n_threads);
 
-/* update.c: penalty, norm, clip and optimizer, run by all threads of a job once the gradients are complete. */
 typedef struct fnn_update_result {
     double squared_norm; /* of the gradient with penalties, before clipping */
     bool diverged;       /* loss, norm or a running statistic not finite: nothing was changed */
 } fnn_update_result;
-fnn_status fnn_prepare_update(fnn_net *net);
-fnn_update_result fnn_update_shared(fnn_net *net, double learning_rate, double loss, int thread, int n_threads);
-/* The first layer with a non-finite output or batch statistic in the last pass, else the last one with a non-finite
+
+/* What a thread does of one micro-batch, and after a batch's last one of the update. */
+typedef struct fnn_micro_batch {
+    const fnn_run *run;
+    size_t position; /* of its first row in the order */
+    size_t rows;
+    size_t first_row;  /* in its batch */
+    double weight_sum; /* of the whole batch */
+    double learning_rate;
+    bool last;
+    fnn_counters counters;
+    double loss; /* of the batch so far: before, then after it */
+    fnn_update_result update;
+} fnn_micro_batch;
+void fnn_run_micro_batch(fnn_net *net, fnn_micro_batch *batch, int thread, int n_threads);
+/* The first layer with a non-finite output or batch statistic in the micro-batch, else the last one with a non-finite
  * gradient, else SIZE_MAX. */
-size_t fnn_failed_layer(const fnn_net *net, size_t rows, size_t end);
+size_t fnn_failed_layer(fnn_net *net, const fnn_micro_batch *batch);
+
+/* ---- update.c: gradients, penalty, norm, clip and optimizer for the chunks of parameters that a thread owns ---- */
+
+fnn_status fnn_prepare_update(fnn_net *net);
+/* Gradients of all parameters from what forward and backward left; a barrier lies behind and must follow. */
+void fnn_form_gradients(const fnn_pass *pass);
+/* The same and the update; a barrier lies behind and must follow. */
+fnn_update_result fnn_form_and_update(const fnn_pass *pass, double learning_rate, uint64_t updates, double loss);
+/* May the update ride in dW? Needs a bound of dW: see fnn_bounds_gradients. */
+bool fnn_update_is_fused(const fnn_net *net, const fnn_micro_batch *batch);
+/* Do norms of this thread's rows keep every dW finite? */
+bool fnn_bounds_gradients(const fnn_pass *pass);
+void fnn_fused_update(const fnn_pass *pass, double learning_rate, uint64_t updates);
+double fnn_stretch_norm(const fnn_net *net, const fnn_stretch *s);
 
 #endif

@@ -1,10 +1,8 @@
-/* One training step: gather, forward, loss, backward, and after a batch's last micro-batch the update. */
+/* One training pass over a (micro-)batch: gather, forward, loss, backward, and after a batch's last one the update. */
+#include <math.h>
 #include <string.h>
 
 #include "net.h"
-
-static const double POLL_SECONDS = 0.05;
-static const double THREE_PRODUCTS = 3; /* work of a step beside that of its forward pass: forward, dW, dX */
 
 /* ---- parts of a pass ---- */
 
@@ -17,24 +15,28 @@ void fnn_gather(const fnn_net *net, void *out, const fnn_features *x, const int6
     net->kernels->gather(out, x, rows, first_row, &conversion, m, net->inputs, net->ld_inputs);
 }
 
-static fnn_pass begin_pass(fnn_net *net, size_t rows, int thread, int n_threads)
+static fnn_pass begin_pass(fnn_net *net, fnn_counters counters, size_t rows, int thread, int n_threads)
 {
     fnn_pass pass = {.net = net,
                      .kernels = net->kernels,
                      .rows = rows,
                      .thread = thread,
                      .n_threads = n_threads,
-                     .random = {.seed = net->seed, .step = net->counters.passes, .stream = FNN_STREAM_DROPOUT},
-                     .first_micro = true,
-                     .gradient = fnn_training(net, net->gradient_place[0])};
+                     .random = {.seed = net->seed, .step = counters.passes, .stream = FNN_STREAM_DROPOUT}};
     fnn_share(&pass.row_begin, &pass.row_end, rows, 1, thread, n_threads);
     return pass;
+}
+
+/* Row of the (micro-)batch that this thread's first row is. */
+static size_t first_batch_row(const fnn_pass *pass)
+{
+    return pass->shift + pass->row_begin;
 }
 
 static void gather_own_rows(const fnn_pass *pass, const fnn_features *x, const int64_t *order, size_t position)
 {
     const fnn_net *net = pass->net;
-    size_t first = position + pass->row_begin;
+    size_t first = position + first_batch_row(pass);
     fnn_gather(net, fnn_at(net, fnn_training(net, net->input_place), pass->row_begin * net->ld_inputs), x,
                order ? order + first : NULL, first, pass->row_end - pass->row_begin);
 }
@@ -49,12 +51,76 @@ static void run_forward(const fnn_pass *pass, size_t end)
     }
 }
 
+static size_t lowest_node(const fnn_net *net, bool to_inputs)
+{
+    return to_inputs ? 0 : net->first_trainable;
+}
+
+/* The transposed weights that backward needs, each thread its share; all of them are there after a barrier. */
+static void transpose_weights(const fnn_pass *pass, size_t end, bool to_inputs)
+{
+    const fnn_net *net = pass->net;
+    for (size_t i = lowest_node(net, to_inputs); i < end; i++)
+        if (net->nodes[i].type == &fnn_dense && (to_inputs || i > net->first_trainable))
+            fnn_dense_transpose(pass, &net->nodes[i]);
+}
+
+static void *output_gradient(const fnn_net *net)
+{
+    return fnn_training(net, net->output_gradient_place);
+}
+
 static void run_backward(fnn_pass *pass, size_t end, bool to_inputs)
 {
     const fnn_net *net = pass->net;
-    size_t begin = to_inputs ? 0 : net->first_trainable;
+    size_t begin = lowest_node(net, to_inputs);
+    pass->gradient = output_gradient(net);
     for (size_t i = end; i-- > begin;)
         net->nodes[i].type->backward(pass, &net->nodes[i], to_inputs || i > begin);
+}
+
+static bool is_chunked(const fnn_node *node, size_t rows)
+{
+    return node->type == &fnn_dense && node->layer.trainable && fnn_chunk_rows(node, rows) < rows;
+}
+
+/* This thread's rows of a chunk: dW and db of every layer that forms them by chunks. */
+static void form_partials(const fnn_pass *pass, size_t rows, size_t chunk, bool add)
+{
+    const fnn_net *net = pass->net;
+    for (size_t i = 0; i < net->n_nodes; i++)
+        if (is_chunked(&net->nodes[i], rows))
+            fnn_dense_partial(pass, &net->nodes[i], chunk, add);
+}
+
+/* The length of the chunks of a pass over so many rows; `rows` where no layer has chunks. */
+static size_t chunk_length(const fnn_net *net, size_t rows)
+{
+    for (size_t i = 0; i < net->n_nodes; i++)
+        if (is_chunked(&net->nodes[i], rows))
+            return fnn_chunk_rows(&net->nodes[i], rows);
+    return rows;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* All rows are in the buffers: the chunks of the sums are shared among the threads. */
+static void form_all_partials(const fnn_pass *pass)
+{
+    size_t rows = pass->rows, chunk = chunk_length(pass->net, rows), begin, end;
+    if (chunk == rows)
+        return;
+    fnn_barrier(pass->n_threads); /* all rows of dy are there */
+    fnn_share(&begin, &end, (rows + chunk - 1) / chunk, 1, pass->thread, pass->n_threads);
+    for (size_t c = begin; c < end; c++) {
+        fnn_pass part = *pass;
+        part.row_begin = c * chunk;
+        part.row_end = smaller(rows, part.row_begin + chunk);
+        form_partials(&part, rows, c, false);
+    }
 }
 
 static void *output_rows(const fnn_net *net, size_t end)
@@ -75,89 +141,41 @@ static void copy_rows(const fnn_net *net, void *to, size_t ld_to, const void *fr
         memcpy(fnn_at(net, to, i * ld_to), fnn_at(net, (void *)from, i * ld_from), columns * net->real_size);
 }
 
-/* ---- the step as a job of the pool ---- */
+/* ---- the loss ---- */
 
-typedef struct micro_batch {
-    fnn_net *net;
-    const fnn_run *run;
-    size_t position; /* of its first row in the order */
-    size_t rows;
-    size_t first_row;  /* in its batch */
-    double weight_sum; /* of the whole batch */
-    double learning_rate;
-    bool last;
-    double loss; /* of the batch so far */
-    fnn_update_result update;
-} micro_batch;
-
-static size_t row_number(const fnn_run *run, size_t position)
-{
-    return run->order ? (size_t)run->order[position] : position;
-}
-
-static void gather_targets(const fnn_pass *pass, const micro_batch *batch)
+static void gather_targets(const fnn_pass *pass, const fnn_micro_batch *batch, double *row_weight)
 {
     const fnn_net *net = pass->net;
     const fnn_targets *y = batch->run->y;
+    const int64_t *order = batch->run->order;
     int32_t *labels = fnn_training(net, net->labels_place);
-    double *row_weight = fnn_training(net, net->row_weight_place);
     char *values = fnn_training(net, net->targets_place);
-    size_t n = net->outputs, ld = output_ld(net, net->n_nodes);
+    size_t n = net->outputs, ld = output_ld(net, net->n_nodes), position = batch->position + pass->shift;
     for (size_t i = pass->row_begin; i < pass->row_end; i++) {
-        size_t row = row_number(batch->run, batch->position + i);
-        row_weight[i] = (y->weights ? y->weights[row] : 1.0) / batch->weight_sum;
-        if (y->labels) {
+        size_t row = order ? (size_t)order[position + i] : position + i;
+        row_weight[pass->shift + i] = (y->weights ? y->weights[row] : 1.0) / batch->weight_sum;
+        if (y->labels)
             labels[i] = y->labels[row];
-        } else {
+        else
             memcpy(fnn_at(net, values, i * ld), fnn_at(net, (void *)y->values, row * n), n * net->real_size);
-            memset(fnn_at(net, values, i * ld + n), 0, (ld - n) * net->real_size);
-        }
     }
 }
 
-static void compute_loss(const fnn_pass *pass, const micro_batch *batch, size_t end)
+static void compute_loss(const fnn_pass *pass, const fnn_micro_batch *batch, size_t end)
 {
     const fnn_net *net = pass->net;
     const fnn_run *run = batch->run;
-    size_t begin = pass->row_begin, m = pass->row_end - begin, ld = output_ld(net, end);
+    size_t begin = pass->row_begin, m = pass->row_end - begin, ld = output_ld(net, end), first = first_batch_row(pass);
     void *outputs = fnn_at(net, output_rows(net, end), begin * ld);
-    gather_targets(pass, batch);
+    double *row_weight = fnn_training(net, net->row_weight_place), *row_loss = fnn_training(net, net->row_loss_place);
+    gather_targets(pass, batch, row_weight);
     if (run->outputs) {
-        size_t position = batch->position - run->batch_starts[0] + begin;
+        size_t position = batch->position - run->batch_starts[0] + first;
         copy_rows(net, fnn_at(net, run->outputs, position * net->outputs), net->outputs, outputs, ld, net->outputs, m);
     }
-    fnn_loss_rows(net, run->loss, (double *)fnn_training(net, net->row_loss_place) + begin,
-                  fnn_at(net, pass->gradient, begin * ld), outputs,
+    fnn_loss_rows(net, run->loss, row_loss + first, fnn_at(net, output_gradient(net), begin * ld), outputs,
                   run->y->labels ? (int32_t *)fnn_training(net, net->labels_place) + begin : NULL,
-                  fnn_at(net, fnn_training(net, net->targets_place), begin * ld),
-                  (double *)fnn_training(net, net->row_weight_place) + begin, m);
-}
-
-static void run_micro_batch(void *argument, int thread, int n_threads)
-{
-    micro_batch *batch = argument;
-    fnn_net *net = batch->net;
-    size_t end = fnn_loss_end(net, batch->run->loss->kind);
-    fnn_pass pass = begin_pass(net, batch->rows, thread, n_threads);
-    pass.first_row = batch->first_row;
-    pass.first_micro = batch->first_row == 0;
-    pass.accumulate = !pass.first_micro;
-    gather_own_rows(&pass, batch->run->x, batch->run->order, batch->position);
-    run_forward(&pass, end);
-    compute_loss(&pass, batch, end);
-    run_backward(&pass, end, false);
-    fnn_barrier(n_threads); /* all gradients and row losses are there */
-    double loss = batch->loss + net->kernels->weighted_sum(fnn_training(net, net->row_loss_place),
-                                                           fnn_training(net, net->row_weight_place), batch->rows);
-    fnn_update_result update = {0};
-    if (batch->last)
-        update = fnn_update_shared(net, batch->learning_rate, loss, thread, n_threads);
-    else
-        fnn_barrier(n_threads); /* batch->loss has been read by all */
-    if (thread == 0) {
-        batch->loss = loss;
-        batch->update = update;
-    }
+                  fnn_at(net, fnn_training(net, net->targets_place), begin * ld), row_weight + first, m);
 }
 
 void fnn_loss_rows(const fnn_net *net, const fnn_loss *loss, double *row_loss, void *dy, const void *y,
@@ -191,9 +209,9 @@ void fnn_loss_rows(const fnn_net *net, const fnn_loss *loss, double *row_loss, v
     }
 }
 
-/* ---- many steps ---- */
+/* ---- a micro-batch ---- */
 
-static bool has_batch_statistics(const fnn_net *net)
+bool fnn_has_batch_statistics(const fnn_net *net)
 {
     for (size_t i = 0; i < net->n_nodes; i++)
         if (net->nodes[i].type == &fnn_batchnorm && net->nodes[i].layer.trainable)
@@ -201,127 +219,162 @@ static bool has_batch_statistics(const fnn_net *net)
     return false;
 }
 
-/* Rows of the next micro-batch when `rest` are left. A remainder of one row joins it where a batch of one has no
- * statistics. */
-static size_t micro_rows(size_t rest, size_t micro, bool no_single)
+bool fnn_in_blocks(const fnn_net *net, size_t rows)
 {
-    if (micro == 0 || rest <= micro || (no_single && rest == micro + 1))
-        return rest;
-    return micro;
-}
-
-static size_t most_rows(const fnn_run *run, bool no_single)
-{
-    size_t most = 0;
-    for (size_t b = 0; b < run->n_batches; b++) {
-        size_t rows = run->batch_starts[b + 1] - run->batch_starts[b];
-        size_t micro = run->micro_batch && rows > run->micro_batch ? run->micro_batch + no_single : rows;
-        most = micro > most ? micro : most;
-    }
-    return most;
-}
-
-static double batch_weight(const fnn_run *run, size_t begin, size_t end)
-{
-    if (!run->y->weights)
-        return (double)(end - begin);
-    double sum = 0;
-    for (size_t i = begin; i < end; i++)
-        sum += run->y->weights[row_number(run, i)];
-    return sum;
-}
-
-typedef struct poll_state {
-    double last;
-    bool stop;
-} poll_state;
-
-/* True when the step in flight is to be abandoned. */
-static bool polled_abandon(const fnn_run *run, poll_state *state)
-{
-    if (!run->poll)
+    if (rows <= BLOCK_ROWS || fnn_has_batch_statistics(net))
         return false;
-    double now = fnn_clock();
-    if (now - state->last < POLL_SECONDS)
-        return false;
-    fnn_poll answer = run->poll(run->poll_argument);
-    state->last = fnn_clock();
-    state->stop |= answer != FNN_POLL_CONTINUE;
-    return answer == FNN_POLL_ABANDON;
+    for (size_t i = 0; i < net->n_nodes; i++)
+        if (net->nodes[i].type == &fnn_dense && net->nodes[i].layer.trainable && !is_chunked(&net->nodes[i], rows))
+            return false;
+    return chunk_length(net, rows) < rows;
 }
 
-static fnn_status diverged(fnn_net *net, fnn_run *run, const micro_batch *batch)
+size_t fnn_buffer_rows(const fnn_net *net, size_t rows, int n_threads)
 {
-    run->failed_loss = batch->loss;
-    run->squared_norm = batch->update.squared_norm;
-    run->failed_layer = fnn_failed_layer(net, batch->rows, fnn_loss_end(net, run->loss->kind));
-    return FNN_EDIVERGED;
+    return fnn_in_blocks(net, rows) ? (size_t)n_threads * BLOCK_ROWS : rows;
 }
 
-/* From here on passes form running statistics for the next update. */
-static void begin_statistics(fnn_net *net, bool first_micro)
+static void run_rows(const fnn_pass *pass, const fnn_micro_batch *batch, size_t end)
 {
-    net->statistics_pending = true;
-    if (first_micro)
-        atomic_store(&net->statistics_overflow, false);
+    gather_own_rows(pass, batch->run->x, batch->run->order, batch->position);
+    run_forward(pass, end);
+    compute_loss(pass, batch, end);
 }
 
-static fnn_status train_batch(fnn_net *net, fnn_run *run, size_t b, bool no_single, poll_state *state)
+/* Layer by layer: the whole micro-batch is in the buffers. */
+static void run_layers(fnn_pass *pass, const fnn_micro_batch *batch, size_t end)
 {
-    size_t begin = run->batch_starts[b], end = run->batch_starts[b + 1];
-    micro_batch batch = {
-        .net = net, .run = run, .weight_sum = batch_weight(run, begin, end), .learning_rate = run->learning_rates[b]};
-    bool abandon = false;
-    if (batch.weight_sum > 0) {
-        for (size_t at = begin; at < end; at += batch.rows) {
-            batch.position = at;
-            batch.first_row = at - begin;
-            batch.rows = micro_rows(end - at, run->micro_batch, no_single);
-            batch.last = at + batch.rows == end;
-            begin_statistics(net, at == begin);
-            double work = THREE_PRODUCTS * fnn_pass_work(net, batch.rows) + (batch.last ? fnn_update_work(net) : 0);
-            fnn_pool_run_step(run_micro_batch, &batch, fnn_thread_count(run->n_threads, work, batch.rows));
-            if (!batch.last && polled_abandon(run, state)) {
-                net->statistics_pending = false;
-                return FNN_EINTERRUPTED;
-            }
+    run_rows(pass, batch, end);
+    transpose_weights(pass, end, false);
+    fnn_barrier(pass->n_threads);
+    run_backward(pass, end, false);
+    form_all_partials(pass);
+}
+
+/* The block of rows [begin, end) of the micro-batch in this thread's part of the buffers. */
+static void place_block(fnn_pass *pass, size_t begin, size_t end)
+{
+    pass->row_begin = (size_t)pass->thread * BLOCK_ROWS;
+    pass->row_end = pass->row_begin + (end - begin);
+    pass->shift = begin - pass->row_begin;
+}
+
+/* Block by block through all layers and back, so that activations and gradients never leave the cache; the chunks of
+ * the sums are shared among the threads. */
+static void run_blocks(fnn_pass *pass, const fnn_micro_batch *batch, size_t end)
+{
+    size_t rows = batch->rows, chunk = chunk_length(pass->net, rows), first, last;
+    transpose_weights(pass, end, false);
+    fnn_barrier(pass->n_threads);
+    fnn_share(&first, &last, (rows + chunk - 1) / chunk, 1, pass->thread, pass->n_threads);
+    for (size_t c = first; c < last; c++) {
+        size_t chunk_end = smaller(rows, (c + 1) * chunk);
+        for (size_t row = c * chunk; row < chunk_end; row += BLOCK_ROWS) {
+            place_block(pass, row, smaller(chunk_end, row + BLOCK_ROWS));
+            run_rows(pass, batch, end);
+            run_backward(pass, end, false);
+            form_partials(pass, rows, c, row > c * chunk);
         }
-        net->statistics_pending = false;
-        if (batch.update.diverged)
-            return diverged(net, run, &batch);
-        net->counters.updates++;
-        run->loss_sum += batch.loss * batch.weight_sum;
-        run->weight_sum += batch.weight_sum;
-        run->squared_norm = batch.update.squared_norm;
-        abandon = polled_abandon(run, state);
-    } else if (run->outputs) { /* a batch without weight is skipped: it has no outputs */
-        size_t first = (begin - run->batch_starts[0]) * net->outputs;
-        memset(fnn_at(net, run->outputs, first), 0, (end - begin) * net->outputs * net->real_size);
     }
-    net->counters.passes++;
-    run->batches_done++;
-    return abandon ? FNN_EINTERRUPTED : FNN_OK;
 }
 
-fnn_status fnn_train(fnn_net *net, fnn_run *run)
+static fnn_pass micro_batch_pass(fnn_net *net, const fnn_micro_batch *batch, int thread, int n_threads)
 {
-    bool no_single = has_batch_statistics(net);
-    run->loss_sum = run->weight_sum = run->squared_norm = run->failed_loss = 0;
-    run->batches_done = 0;
-    run->failed_layer = SIZE_MAX;
-    if (!fnn_ready(net))
-        return FNN_ENOTREADY;
-    if (!run->x || !run->y || !run->loss || (!run->y->labels && !run->y->values) ||
-        (run->y->labels && run->loss->kind != FNN_CROSS_ENTROPY))
-        return FNN_EINVAL;
-    fnn_status status = fnn_prepare_training(net, most_rows(run, no_single));
-    if (status == FNN_OK)
-        status = fnn_prepare_update(net);
-    poll_state state = {.last = fnn_clock()};
-    for (size_t b = 0; b < run->n_batches && status == FNN_OK && !state.stop; b++)
-        status = train_batch(net, run, b, no_single, &state);
-    net->forward_rows = 0; /* a backward of one's own needs a forward of one's own */
-    return status;
+    fnn_pass pass = begin_pass(net, batch->counters, batch->rows, thread, n_threads);
+    pass.first_row = batch->first_row;
+    pass.accumulate = batch->first_row > 0;
+    return pass;
+}
+
+void fnn_run_micro_batch(fnn_net *net, fnn_micro_batch *batch, int thread, int n_threads)
+{
+    size_t end = fnn_loss_end(net, batch->run->loss->kind);
+    fnn_pass pass = micro_batch_pass(net, batch, thread, n_threads);
+    uint64_t number = batch->counters.passes + 1;
+    bool may_fuse = fnn_update_is_fused(net, batch);
+    if (thread == 0 && batch->first_row == 0)
+        atomic_store(&net->statistics_overflow, false);
+    if (fnn_in_blocks(net, batch->rows))
+        run_blocks(&pass, batch, end);
+    else
+        run_layers(&pass, batch, end);
+    if (may_fuse && !fnn_bounds_gradients(&pass))
+        atomic_store(&net->unbounded_pass, number);
+    fnn_barrier(n_threads); /* all rows, their losses and all partials are there */
+    batch->loss += net->kernels->weighted_sum(fnn_training(net, net->row_loss_place),
+                                              fnn_training(net, net->row_weight_place), batch->rows);
+    bool fused = may_fuse && isfinite(batch->loss) && atomic_load(&net->unbounded_pass) != number;
+    if (thread == 0)
+        net->unformed_rows = fused ? batch->rows : 0;
+    if (!batch->last) {
+        fnn_form_gradients(&pass);
+    } else if (fused) {
+        batch->update = (fnn_update_result){0};
+        fnn_fused_update(&pass, batch->learning_rate, batch->counters.updates);
+    } else {
+        batch->update = fnn_form_and_update(&pass, batch->learning_rate, batch->counters.updates, batch->loss);
+    }
+    fnn_barrier(n_threads); /* buffers and parameters are free for the next one */
+}
+
+void fnn_form_last_gradients(fnn_net *net)
+{
+    fnn_pass pass = begin_pass(net, net->counters, net->unformed_rows, 0, 1);
+    if (net->unformed_rows > 0)
+        fnn_form_gradients(&pass);
+    net->unformed_rows = 0;
+}
+
+/* ---- what failed ---- */
+
+static size_t failed_forward(const fnn_pass *pass, size_t end)
+{
+    const fnn_net *net = pass->net;
+    size_t m = pass->row_end - pass->row_begin;
+    for (size_t i = 0; i < end; i++) {
+        const fnn_node *node = &net->nodes[i];
+        const void *y = fnn_at(net, fnn_training(net, node->y), pass->row_begin * node->ld_outputs);
+        if (net->kernels->first_nonfinite(y, m * node->ld_outputs) >= 0 ||
+            (node->type == &fnn_batchnorm && node->layer.trainable &&
+             net->kernels->first_nonfinite(fnn_training(net, node->pending_variance), node->outputs) >= 0))
+            return node->layer_index;
+    }
+    return SIZE_MAX;
+}
+
+/* The last layer with a non-finite gradient. */
+static size_t failed_gradient(const fnn_net *net)
+{
+    for (size_t i = net->n_stretches; i-- > 0;)
+        if (!isfinite(fnn_stretch_norm(net, &net->stretches[i])))
+            return net->stretches[i].node->layer_index;
+    return SIZE_MAX;
+}
+
+size_t fnn_failed_layer(fnn_net *net, const fnn_micro_batch *batch)
+{
+    size_t end = fnn_loss_end(net, batch->run->loss->kind), failed = SIZE_MAX;
+    fnn_pass pass = micro_batch_pass(net, batch, 0, 1);
+    if (!fnn_in_blocks(net, batch->rows)) {
+        failed = failed_forward(&pass, end);
+    } else {
+        for (size_t row = 0; row < batch->rows; row += BLOCK_ROWS) { /* the outputs of most blocks are gone */
+            place_block(&pass, row, smaller(batch->rows, row + BLOCK_ROWS));
+            gather_own_rows(&pass, batch->run->x, batch->run->order, batch->position);
+            run_forward(&pass, end);
+            failed = smaller(failed, failed_forward(&pass, end));
+        }
+    }
+    return failed != SIZE_MAX ? failed : failed_gradient(net);
+}
+
+size_t fnn_net_failed_layer(const fnn_net *net)
+{
+    if (net->forward_rows == 0)
+        return SIZE_MAX;
+    fnn_pass pass = {.net = (fnn_net *)net, .row_end = net->forward_rows};
+    size_t failed = failed_forward(&pass, net->n_nodes);
+    return failed != SIZE_MAX ? failed : failed_gradient(net);
 }
 
 /* ---- one pass at a time ---- */
@@ -339,7 +392,7 @@ static void forward_job(void *argument, int thread, int n_threads)
 {
     const pass_job *job = argument;
     fnn_net *net = job->net;
-    fnn_pass pass = begin_pass(net, job->m, thread, n_threads);
+    fnn_pass pass = begin_pass(net, net->counters, job->m, thread, n_threads);
     gather_own_rows(&pass, job->x, job->rows, 0);
     run_forward(&pass, net->n_nodes);
     size_t ld = output_ld(net, net->n_nodes), begin = pass.row_begin;
@@ -353,10 +406,12 @@ fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int
         return FNN_EINVAL;
     if (!fnn_ready(net))
         return FNN_ENOTREADY;
-    fnn_status status = fnn_prepare_training(net, m);
+    fnn_form_last_gradients(net);
+    fnn_status status = fnn_prepare_training(net, m, m);
     if (status != FNN_OK)
         return status;
-    begin_statistics(net, true);
+    net->statistics_pending = true;
+    atomic_store(&net->statistics_overflow, false);
     pass_job job = {.net = net, .x = x, .rows = rows, .m = m, .out = out};
     fnn_pool_run_step(forward_job, &job, fnn_thread_count(n_threads, fnn_pass_work(net, m), m));
     net->forward_rows = m;
@@ -368,13 +423,18 @@ static void backward_job(void *argument, int thread, int n_threads)
 {
     const pass_job *job = argument;
     fnn_net *net = job->net;
-    fnn_pass pass = begin_pass(net, job->m, thread, n_threads);
+    fnn_pass pass = begin_pass(net, net->counters, job->m, thread, n_threads);
     size_t ld = output_ld(net, net->n_nodes), begin = pass.row_begin, n = net->outputs, m = pass.row_end - begin;
-    char *gradient = fnn_at(net, pass.gradient, begin * ld);
+    char *gradient = fnn_at(net, output_gradient(net), begin * ld);
     for (size_t i = 0; i < m; i++)
         memset(fnn_at(net, gradient, i * ld + n), 0, (ld - n) * net->real_size);
     copy_rows(net, gradient, ld, fnn_at(net, (void *)job->dy, begin * n), n, n, m);
+    transpose_weights(&pass, net->n_nodes, job->out != NULL);
+    fnn_barrier(n_threads);
     run_backward(&pass, net->n_nodes, job->out != NULL);
+    form_all_partials(&pass);
+    fnn_barrier(n_threads); /* all rows and all partials are there */
+    fnn_form_gradients(&pass);
     if (job->out)
         copy_rows(net, fnn_at(net, job->out, begin * net->inputs), net->inputs,
                   fnn_at(net, pass.gradient, begin * net->ld_inputs), net->ld_inputs, net->inputs, m);
@@ -384,8 +444,11 @@ fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_
 {
     if (m == 0 || net->forward_rows != m)
         return FNN_ENOTREADY;
+    fnn_status status = fnn_prepare_update(net);
+    if (status != FNN_OK)
+        return status;
     pass_job job = {.net = net, .m = m, .out = dx, .dy = dy};
-    double work = (THREE_PRODUCTS - 1) * fnn_pass_work(net, m);
+    double work = 2 * fnn_pass_work(net, m); /* dW and dX */
     fnn_pool_run_step(backward_job, &job, fnn_thread_count(n_threads, work, m));
     return FNN_OK;
 }

@@ -1,5 +1,8 @@
-/* From gradients to new parameters in two passes: the norm of (gradient + penalty), then clip and update. The penalty's
- * gradient is formed on the fly in both, so the stored gradients stay without it. */
+/* From what forward and backward left to new parameters. Every thread owns chunks of the parameters: it forms their
+ * gradients and, while they are in its cache, sums the norm of (gradient + penalty); when all have done so it clips and
+ * updates them. The penalty's gradient is formed on the fly, so the stored gradients stay without it. A plain step of
+ * SGD needs no norm: it rides in the product that forms dW. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -100,25 +103,44 @@ static fnn_status allocate_moment(fnn_net *net, int index)
     return net->moments[index] ? FNN_OK : FNN_ENOMEM;
 }
 
+/* The node whose parameters begin at `offset` of the arena. */
+static const fnn_node *node_at(const fnn_net *net, size_t offset)
+{
+    const fnn_node *node = net->nodes;
+    while (node->weight != offset && node->bias != offset)
+        node++;
+    return node;
+}
+
+static fnn_stretch stretch_of(const fnn_net *net, const fnn_tensor *tensor)
+{
+    enum { TILE_ROWS = 12 }; /* a multiple of the rows of most tiles */
+    fnn_stretch s = {.role = FNN_VECTOR,
+                     .node = node_at(net, tensor->offset),
+                     .offset = tensor->offset,
+                     .count = tensor->rows * tensor->stride,
+                     .chunk = UPDATE_CHUNK};
+    if (s.node->type == &fnn_dense)
+        s.role = s.node->weight == s.offset ? FNN_WEIGHT : FNN_BIAS;
+    if (s.role == FNN_WEIGHT) {
+        size_t tiles = UPDATE_CHUNK / (TILE_ROWS * tensor->stride);
+        s.chunk = (tiles ? tiles : 1) * TILE_ROWS * tensor->stride;
+    }
+    s.n_chunks = (s.count + s.chunk - 1) / s.chunk;
+    return s;
+}
+
 static fnn_status build_stretches(fnn_net *net)
 {
     if (net->stretches)
         return FNN_OK;
     size_t n = 0, n_chunks = 0;
     fnn_stretch *stretches = fnn_allocate(net->n_tensors * sizeof *stretches);
-    if (stretches)
-        for (size_t i = 0; i < net->n_tensors; i++) {
-            const fnn_tensor *tensor = &net->tensors[i];
-            if (!tensor->trainable)
-                continue;
-            size_t count = tensor->rows * tensor->stride, chunks = (count + UPDATE_CHUNK - 1) / UPDATE_CHUNK;
-            stretches[n++] = (fnn_stretch){.offset = tensor->offset,
-                                           .count = count,
-                                           .layer = tensor->layer,
-                                           .is_weight = strstr(tensor->name, ".weight") != NULL,
-                                           .first_chunk = n_chunks,
-                                           .n_chunks = chunks};
-            n_chunks += chunks;
+    for (size_t i = 0; stretches && i < net->n_tensors; i++)
+        if (net->tensors[i].trainable) {
+            stretches[n] = stretch_of(net, &net->tensors[i]);
+            stretches[n].first_chunk = n_chunks;
+            n_chunks += stretches[n++].n_chunks;
         }
     double *partials = fnn_allocate(n_chunks * sizeof *partials);
     if (!stretches || !partials) {
@@ -144,40 +166,98 @@ fnn_status fnn_prepare_update(fnn_net *net)
     return status;
 }
 
-/* ---- the passes ---- */
+/* ---- whose parameters ---- */
 
-/* The part of stretch s that lies in chunks [begin, end); false if none. */
-static bool overlap(const fnn_stretch *s, size_t begin, size_t end, size_t *first, size_t *last)
+/* The chunk that element `place` of the trainable arena lies in. */
+static size_t chunk_of(const fnn_net *net, size_t place)
 {
-    *first = begin > s->first_chunk ? begin - s->first_chunk : 0;
-    *last = end < s->first_chunk + s->n_chunks ? end : s->first_chunk + s->n_chunks;
-    if (*last <= s->first_chunk + *first)
-        return false;
-    *last -= s->first_chunk;
-    return true;
+    size_t i = 0;
+    while (i < net->n_stretches && place >= net->stretches[i].offset + net->stretches[i].count)
+        i++;
+    if (i == net->n_stretches)
+        return net->n_chunks;
+    return net->stretches[i].first_chunk + (place - net->stretches[i].offset) / net->stretches[i].chunk;
 }
+
+typedef struct owned {
+    size_t begin, end; /* chunks */
+} owned;
+
+/* About as many elements for each thread. */
+static owned own_chunks(const fnn_net *net, int thread, int n_threads)
+{
+    size_t total = net->trainable_size, n = (size_t)n_threads, t = (size_t)thread;
+    return (owned){chunk_of(net, total / n * t + total % n * t / n),
+                   chunk_of(net, total / n * (t + 1) + total % n * (t + 1) / n)};
+}
+
+/* The part of stretch s that lies in the owned chunks, as elements [begin, end) of the stretch; false if none. */
+static bool overlap(const fnn_stretch *s, owned own, size_t *begin, size_t *end)
+{
+    size_t first = own.begin > s->first_chunk ? own.begin - s->first_chunk : 0;
+    size_t last = own.end > s->first_chunk ? own.end - s->first_chunk : 0;
+    *begin = first * s->chunk;
+    *end = last * s->chunk < s->count ? last * s->chunk : s->count;
+    return *begin < *end;
+}
+
+/* ---- gradients and their norm ---- */
 
 static fnn_penalty penalty_of(const fnn_net *net, const fnn_stretch *s)
 {
-    return s->is_weight ? net->penalties[s->layer] : (fnn_penalty){0};
+    return s->role == FNN_WEIGHT ? net->penalties[s->node->layer_index] : (fnn_penalty){0};
 }
 
-static void partial_norms(fnn_net *net, size_t begin, size_t end)
+static void partial_norms(fnn_net *net, const fnn_stretch *s, size_t begin, size_t end)
 {
-    size_t first, last;
+    fnn_penalty penalty = penalty_of(net, s);
+    double l1 = penalty.proximal ? 0 : penalty.l1;
+    for (; begin < end; begin += s->chunk)
+        net->norm_partials[s->first_chunk + begin / s->chunk] = net->kernels->square_norm(
+            fnn_at(net, net->gradients, s->offset + begin), fnn_parameter(net, s->offset + begin), l1, penalty.l2,
+            end - begin < s->chunk ? end - begin : s->chunk);
+}
+
+/* Elements [begin, end) of the stretch, whole chunks. */
+static void form_gradient(const fnn_pass *pass, const fnn_stretch *s, size_t begin, size_t end)
+{
+    const fnn_node *node = s->node;
+    if (s->role == FNN_VECTOR)
+        return;
+    if (fnn_chunk_rows(node, pass->rows) < pass->rows) {
+        size_t place = s->offset - node->weight;
+        fnn_dense_add_partials(pass, node, place + begin, place + end);
+    } else if (s->role == FNN_WEIGHT) {
+        fnn_dense_weight_gradient(pass, node, begin / node->ld_outputs, end / node->ld_outputs);
+    } else {
+        fnn_dense_bias_gradient(pass, node, begin, end);
+    }
+}
+
+/* Elements of gradient that are formed before their norm is summed: they stay in the second-level cache. */
+enum { HOT_ELEMENTS = 32768 };
+
+static void form_owned(const fnn_pass *pass, owned own, bool norms)
+{
+    fnn_net *net = pass->net;
+    size_t begin, end;
     for (size_t i = 0; i < net->n_stretches; i++) {
         const fnn_stretch *s = &net->stretches[i];
-        if (!overlap(s, begin, end, &first, &last))
+        if (!overlap(s, own, &begin, &end))
             continue;
-        fnn_penalty penalty = penalty_of(net, s);
-        double l1 = penalty.proximal ? 0 : penalty.l1;
-        for (size_t c = first; c < last; c++) {
-            size_t offset = s->offset + c * UPDATE_CHUNK, rest = s->count - c * UPDATE_CHUNK;
-            net->norm_partials[s->first_chunk + c] =
-                net->kernels->square_norm(fnn_at(net, net->gradients, offset), fnn_parameter(net, offset), l1,
-                                          penalty.l2, rest < UPDATE_CHUNK ? rest : UPDATE_CHUNK);
+        size_t run = (HOT_ELEMENTS + s->chunk - 1) / s->chunk * s->chunk;
+        for (; begin < end; begin += run) {
+            size_t stop = end - begin < run ? end : begin + run;
+            form_gradient(pass, s, begin, stop);
+            if (norms)
+                partial_norms(net, s, begin, stop);
         }
     }
+}
+
+void fnn_form_gradients(const fnn_pass *pass)
+{
+    form_owned(pass, own_chunks(pass->net, pass->thread, pass->n_threads), false);
 }
 
 static double norm_scale(double squared_norm, double most)
@@ -186,7 +266,7 @@ static double norm_scale(double squared_norm, double most)
     return norm > most ? most / norm : 1;
 }
 
-static double stretch_norm(const fnn_net *net, const fnn_stretch *s)
+double fnn_stretch_norm(const fnn_net *net, const fnn_stretch *s)
 {
     double sum = 0;
     for (size_t c = 0; c < s->n_chunks; c++)
@@ -199,7 +279,7 @@ static double total_norm(const fnn_net *net)
 {
     double total = 0;
     for (size_t i = 0; i < net->n_stretches; i++)
-        total += stretch_norm(net, &net->stretches[i]);
+        total += fnn_stretch_norm(net, &net->stretches[i]);
     return total;
 }
 
@@ -213,10 +293,10 @@ static double power(double x, uint64_t n)
     return result;
 }
 
-static fnn_update base_update(const fnn_net *net, double learning_rate)
+static fnn_update base_update(const fnn_net *net, double learning_rate, uint64_t updates)
 {
     const fnn_optimizer *o = &net->optimizer;
-    uint64_t t = net->counters.updates + 1;
+    uint64_t t = updates + 1;
     fnn_update update = {.learning_rate = learning_rate,
                          .clip_scale = 1,
                          .clip_min = -INFINITY,
@@ -256,24 +336,22 @@ static void update_stretch(fnn_net *net, const fnn_update *update, size_t offset
     }
 }
 
-static void update_chunks(fnn_net *net, double learning_rate, double squared_norm, size_t begin, size_t end)
+static void update_owned(fnn_net *net, fnn_update update, double squared_norm, owned own)
 {
-    fnn_update update = base_update(net, learning_rate);
     if (net->clip.kind == FNN_CLIP_NORM)
         update.clip_scale = norm_scale(squared_norm, net->clip.high);
-    size_t first, last;
+    size_t begin, end;
     for (size_t i = 0; i < net->n_stretches; i++) {
         const fnn_stretch *s = &net->stretches[i];
-        if (!overlap(s, begin, end, &first, &last))
+        if (!overlap(s, own, &begin, &end))
             continue;
         fnn_penalty penalty = penalty_of(net, s);
         update.l1 = penalty.proximal ? 0 : penalty.l1;
         update.l2 = penalty.l2;
         update.proximal = penalty.proximal ? penalty.l1 : 0;
         if (net->clip.kind == FNN_CLIP_TENSOR_NORM)
-            update.clip_scale = norm_scale(stretch_norm(net, s), net->clip.high);
-        size_t from = first * UPDATE_CHUNK, to = last * UPDATE_CHUNK;
-        update_stretch(net, &update, s->offset + from, (to < s->count ? to : s->count) - from);
+            update.clip_scale = norm_scale(fnn_stretch_norm(net, s), net->clip.high);
+        update_stretch(net, &update, s->offset + begin, end - begin);
     }
 }
 
@@ -289,21 +367,84 @@ static void commit_statistics(fnn_net *net)
     }
 }
 
-fnn_update_result fnn_update_shared(fnn_net *net, double learning_rate, double loss, int thread, int n_threads)
+/* Behind a barrier that follows the partial norms of all owners. */
+static fnn_update_result update_shared(fnn_net *net, double learning_rate, uint64_t updates, double loss, owned own,
+                                       int thread)
 {
-    size_t begin, end;
-    fnn_share(&begin, &end, net->n_chunks, 1, thread, n_threads);
-    partial_norms(net, begin, end);
-    fnn_barrier(n_threads);
     fnn_update_result result = {.squared_norm = total_norm(net)};
     bool overflow = net->statistics_pending && atomic_load(&net->statistics_overflow);
     result.diverged = !isfinite(loss) || !isfinite(result.squared_norm) || overflow;
     if (result.diverged)
         return result;
-    update_chunks(net, learning_rate, result.squared_norm, begin, end);
+    update_owned(net, base_update(net, learning_rate, updates), result.squared_norm, own);
     if (thread == 0 && net->statistics_pending)
         commit_statistics(net);
     return result;
+}
+
+fnn_update_result fnn_form_and_update(const fnn_pass *pass, double learning_rate, uint64_t updates, double loss)
+{
+    owned own = own_chunks(pass->net, pass->thread, pass->n_threads);
+    form_owned(pass, own, true);
+    fnn_barrier(pass->n_threads);
+    return update_shared(pass->net, learning_rate, updates, loss, own, pass->thread);
+}
+
+/* ---- the update inside the product ---- */
+
+bool fnn_update_is_fused(const fnn_net *net, const fnn_micro_batch *batch)
+{
+    const fnn_optimizer *o = &net->optimizer;
+    bool plain = o->kind == FNN_SGD && o->momentum == 0 && o->weight_decay == 0 && o->decoupled_decay == 0 &&
+                 net->clip.kind == FNN_CLIP_NONE;
+    if (!plain || net->gradients_wanted || !batch->last || batch->first_row > 0 || batch->rows > FNN_UPDATE_ROWS)
+        return false;
+    for (size_t i = 0; i < net->n_stretches; i++) {
+        const fnn_penalty *penalty = &net->penalties[net->stretches[i].node->layer_index];
+        if (net->stretches[i].role == FNN_VECTOR || penalty->l1 != 0 || penalty->l2 != 0)
+            return false;
+    }
+    return true;
+}
+
+/* With |X|^2 and |dY|^2 of each thread's rows at most max / threads^2, those of all rows are at most max / threads, and
+ * no element of dW = X^T dY or of db exceeds |X| |dY| <= max, where |X| is taken for at least sqrt(rows). */
+bool fnn_bounds_gradients(const fnn_pass *pass)
+{
+    const fnn_net *net = pass->net;
+    double largest = net->dtype == FNN_FLOAT32 ? FLT_MAX : DBL_MAX, n = pass->n_threads;
+    double bound = largest / (n * n) / FNN_UPDATE_ROWS;
+    size_t begin = pass->row_begin, rows = pass->row_end - begin;
+    for (size_t i = net->first_trainable; i < net->n_nodes; i++) {
+        const fnn_node *node = &net->nodes[i];
+        if (node->type != &fnn_dense || !node->layer.trainable)
+            continue;
+        const void *x = fnn_at(net, fnn_training(net, node->x), begin * node->ld_inputs);
+        const void *dy = fnn_at(net, fnn_training(net, node->dy), begin * node->ld_outputs);
+        if (!(net->kernels->square_norm(x, NULL, 0, 0, rows * node->ld_inputs) <= bound &&
+              net->kernels->square_norm(dy, NULL, 0, 0, rows * node->ld_outputs) <= bound))
+            return false;
+    }
+    return true;
+}
+
+void fnn_fused_update(const fnn_pass *pass, double learning_rate, uint64_t updates)
+{
+    fnn_net *net = pass->net;
+    owned own = own_chunks(net, pass->thread, pass->n_threads);
+    fnn_update update = base_update(net, learning_rate, updates);
+    size_t begin, end;
+    for (size_t i = 0; i < net->n_stretches; i++) {
+        const fnn_stretch *s = &net->stretches[i];
+        if (!overlap(s, own, &begin, &end))
+            continue;
+        if (s->role == FNN_WEIGHT) {
+            fnn_dense_descend(pass, s->node, learning_rate, begin / s->node->ld_outputs, end / s->node->ld_outputs);
+        } else {
+            form_gradient(pass, s, begin, end);
+            update_stretch(net, &update, s->offset + begin, end - begin);
+        }
+    }
 }
 
 /* ---- own loops ---- */
@@ -323,7 +464,14 @@ typedef struct apply_job {
 static void apply(void *argument, int thread, int n_threads)
 {
     apply_job *job = argument;
-    fnn_update_result result = fnn_update_shared(job->net, job->learning_rate, 0, thread, n_threads);
+    fnn_net *net = job->net;
+    owned own = own_chunks(net, thread, n_threads);
+    size_t begin, end;
+    for (size_t i = 0; i < net->n_stretches; i++)
+        if (overlap(&net->stretches[i], own, &begin, &end))
+            partial_norms(net, &net->stretches[i], begin, end);
+    fnn_barrier(n_threads);
+    fnn_update_result result = update_shared(net, job->learning_rate, net->counters.updates, 0, own, thread);
     if (thread == 0)
         job->result = result;
 }
@@ -341,26 +489,4 @@ fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squar
         return FNN_EDIVERGED;
     net->counters.updates++;
     return FNN_OK;
-}
-
-/* ---- what failed ---- */
-
-size_t fnn_failed_layer(const fnn_net *net, size_t rows, size_t end)
-{
-    for (size_t i = 0; i < end; i++) {
-        const fnn_node *node = &net->nodes[i];
-        if (net->kernels->first_nonfinite(fnn_training(net, node->y), rows * node->ld_outputs) >= 0 ||
-            (node->type == &fnn_batchnorm && node->layer.trainable &&
-             net->kernels->first_nonfinite(fnn_training(net, node->pending_variance), node->outputs) >= 0))
-            return node->layer_index;
-    }
-    for (size_t i = net->n_stretches; i-- > 0;)
-        if (!isfinite(stretch_norm(net, &net->stretches[i])))
-            return net->stretches[i].layer;
-    return SIZE_MAX;
-}
-
-size_t fnn_net_failed_layer(const fnn_net *net)
-{
-    return net->forward_rows > 0 ? fnn_failed_layer(net, net->forward_rows, net->n_nodes) : SIZE_MAX;
 }

@@ -10,44 +10,24 @@ size_t fnn_place(fnn_layout *layout, size_t rows, size_t columns, size_t size)
     return begin;
 }
 
-/* Elements of the largest transposed weight matrix. */
-static size_t panel_size(fnn_layout *layout, const fnn_net *net)
+static fnn_layout lay_out(fnn_net *net, size_t rows, size_t batch_rows)
 {
-    size_t most = 0, size;
-    for (size_t i = 0; i < net->n_nodes; i++) {
-        const fnn_node *node = &net->nodes[i];
-        if (node->type != &fnn_dense)
-            continue;
-        if (!fnn_size_multiply(&size, node->outputs, node->ld_inputs))
-            layout->overflow = true;
-        else if (size > most)
-            most = size;
-    }
-    return most;
-}
-
-static fnn_layout lay_out(fnn_net *net, size_t rows)
-{
-    fnn_layout layout = {0};
-    size_t size = net->real_size, panel = panel_size(&layout, net);
-    net->input_place = fnn_place(&layout, rows, net->ld_inputs, size);
-    size_t x = net->input_place;
+    size_t size = net->real_size;
+    fnn_layout layout = {.rows = rows, .batch_rows = batch_rows, .real_size = size};
+    size_t x = net->input_place = fnn_place(&layout, rows, net->ld_inputs, size);
+    net->input_gradient_place = layout.gradient = fnn_place(&layout, rows, net->ld_inputs, size);
     for (size_t i = 0; i < net->n_nodes; i++) {
         fnn_node *node = &net->nodes[i];
         node->x = x;
         node->y = x = node->in_place ? x : fnn_place(&layout, rows, node->ld_outputs, size);
         if (node->type->scratch)
-            node->type->scratch(&layout, node, rows, size);
+            node->type->scratch(&layout, node);
     }
-    for (int i = 0; i < 2; i++) {
-        net->gradient_place[i] = fnn_place(&layout, rows, net->ld_max, size);
-        net->panel_place[i] = fnn_place(&layout, 1, panel, size);
-    }
-    net->partial_place = fnn_place(&layout, 1, fnn_partials_size(net, rows), size);
+    net->output_gradient_place = layout.gradient;
     net->labels_place = fnn_place(&layout, rows, 1, sizeof(int32_t));
     net->targets_place = fnn_place(&layout, rows, net->ld_max, size);
-    net->row_weight_place = fnn_place(&layout, rows, 1, sizeof(double));
-    net->row_loss_place = fnn_place(&layout, rows, 1, sizeof(double));
+    net->row_weight_place = fnn_place(&layout, batch_rows, 1, sizeof(double));
+    net->row_loss_place = fnn_place(&layout, batch_rows, 1, sizeof(double));
     return layout;
 }
 
@@ -62,26 +42,32 @@ static fnn_status prepare_gradients(fnn_net *net)
     return net->gradients ? FNN_OK : FNN_ENOMEM;
 }
 
-fnn_status fnn_prepare_training(fnn_net *net, size_t rows)
+fnn_status fnn_prepare_training(fnn_net *net, size_t rows, size_t batch_rows)
 {
     fnn_status status = prepare_gradients(net);
-    if (status != FNN_OK || rows <= net->capacity)
+    if (status != FNN_OK || (rows <= net->capacity && batch_rows <= net->batch_capacity))
         return status;
+    rows = rows < net->capacity ? net->capacity : rows;
+    batch_rows = batch_rows < net->batch_capacity ? net->batch_capacity : batch_rows;
+    fnn_form_last_gradients(net);
     fnn_release(net->training);
     net->training = NULL;
-    net->capacity = net->forward_rows = 0;
+    net->capacity = net->batch_capacity = net->forward_rows = 0;
     net->statistics_pending = false;
-    fnn_layout layout = lay_out(net, rows);
+    fnn_layout layout = lay_out(net, rows, batch_rows);
     if (layout.overflow)
         return FNN_EOVERFLOW;
     net->training = fnn_allocate(layout.bytes);
     if (!net->training)
         return FNN_ENOMEM;
     net->capacity = rows;
+    net->batch_capacity = batch_rows;
     return FNN_OK;
 }
 
 void *fnn_net_gradients(fnn_net *net)
 {
+    net->gradients_wanted = true;
+    fnn_form_last_gradients(net);
     return prepare_gradients(net) == FNN_OK ? net->gradients : NULL;
 }

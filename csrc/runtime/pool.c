@@ -274,6 +274,11 @@ static void after_fork_in_child(void)
     atomic_fetch_add(&fork_generation, 1);
 }
 
+bool fnn_fork_waits(void)
+{
+    return atomic_load_explicit(&n_forking, memory_order_relaxed) > 0;
+}
+
 static bool survives_fork;
 
 static void install_fork_handlers(void)

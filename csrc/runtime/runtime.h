@@ -84,6 +84,8 @@ int fnn_pool_run(fnn_job job, void *argument, int n_threads);
 /* The same for a job that changes a net: a fork waits for it even where it runs on one thread, so that no child sees it
  * half done. */
 int fnn_pool_run_step(fnn_job job, void *argument, int n_threads);
+/* Does a fork wait for the jobs in flight? Long ones look and end early. */
+bool fnn_fork_waits(void);
 /* Inside a job: wait until all of its threads are here. Nothing at one thread. */
 void fnn_barrier(int n_threads);
 /* Rises by one in every child forked after its first call: state held by threads that do not exist there is recognised
