@@ -64,11 +64,6 @@ static void scratch(fnn_layout *layout, fnn_node *node)
         node->partials = fnn_place(layout, MOST_CHUNKS * (node->inputs + 1), node->ld_outputs, size);
 }
 
-static char *weight_gradient(const fnn_net *net, const fnn_node *node)
-{
-    return net->gradients + node->weight * net->real_size;
-}
-
 void fnn_dense_transpose(const fnn_pass *pass, const fnn_node *node)
 {
     const fnn_net *net = pass->net;
@@ -93,32 +88,28 @@ void fnn_dense_partial(const fnn_pass *pass, const fnn_node *node, size_t chunk,
         kernels->column_sums(fnn_at(net, partial, k * ldw), dy, add, rows, ldw, ldw);
 }
 
-void fnn_dense_add_partials(const fnn_pass *pass, const fnn_node *node, size_t begin, size_t end)
+void fnn_dense_add_partials(const fnn_pass *pass, void *sum, const fnn_node *node, size_t begin, size_t end)
 {
     const fnn_net *net = pass->net;
     size_t chunk = fnn_chunk_rows(node, pass->rows), stride = (node->inputs + 1) * node->ld_outputs;
-    void *sum = fnn_at(net, weight_gradient(net, node), begin);
     if (!pass->accumulate)
         memset(sum, 0, (end - begin) * net->real_size);
     for (size_t c = 0; c * chunk < pass->rows; c++)
         pass->kernels->add(sum, fnn_at(net, fnn_training(net, node->partials), c * stride + begin), end - begin);
 }
 
-void fnn_dense_weight_gradient(const fnn_pass *pass, const fnn_node *node, size_t begin, size_t end)
+void fnn_dense_weight_gradient(const fnn_pass *pass, void *dw, const fnn_node *node, size_t begin, size_t end)
 {
     const fnn_net *net = pass->net;
-    size_t ldw = node->ld_outputs;
-    pass->kernels->dense_backward_weights(fnn_at(net, weight_gradient(net, node), begin * ldw),
-                                          fnn_at(net, fnn_training(net, node->x), begin), fnn_training(net, node->dy),
-                                          pass->accumulate, end - begin, node->outputs, pass->rows, ldw,
-                                          node->ld_inputs, ldw);
+    pass->kernels->dense_backward_weights(dw, fnn_at(net, fnn_training(net, node->x), begin),
+                                          fnn_training(net, node->dy), pass->accumulate, end - begin, node->outputs,
+                                          pass->rows, node->ld_outputs, node->ld_inputs, node->ld_outputs);
 }
 
-void fnn_dense_bias_gradient(const fnn_pass *pass, const fnn_node *node, size_t begin, size_t end)
+void fnn_dense_bias_gradient(const fnn_pass *pass, void *db, const fnn_node *node, size_t begin, size_t end)
 {
     const fnn_net *net = pass->net;
-    pass->kernels->column_sums(net->gradients + (node->bias + begin) * net->real_size,
-                               fnn_at(net, fnn_training(net, node->dy), begin), pass->accumulate, pass->rows,
+    pass->kernels->column_sums(db, fnn_at(net, fnn_training(net, node->dy), begin), pass->accumulate, pass->rows,
                                end - begin, node->ld_outputs);
 }
 

@@ -215,12 +215,12 @@ void fnn_dense_transpose(const fnn_pass *pass, const fnn_node *node);
 /* dW and db of the thread's own rows into the partials of a chunk, or added to what is there. */
 void fnn_dense_partial(const fnn_pass *pass, const fnn_node *node, size_t chunk, bool add);
 /* Rows [begin, end) of dW, or columns [begin, end) of db, from all rows of the pass. */
-void fnn_dense_weight_gradient(const fnn_pass *pass, const fnn_node *node, size_t begin, size_t end);
-void fnn_dense_bias_gradient(const fnn_pass *pass, const fnn_node *node, size_t begin, size_t end);
-/* The same rows of W -= rate dW, dW being stored nowhere. */
+void fnn_dense_weight_gradient(const fnn_pass *pass, void *dw, const fnn_node *node, size_t begin, size_t end);
+void fnn_dense_bias_gradient(const fnn_pass *pass, void *db, const fnn_node *node, size_t begin, size_t end);
+/* Rows [begin, end) of W -= rate dW, dW being stored nowhere. */
 void fnn_dense_descend(const fnn_pass *pass, const fnn_node *node, double rate, size_t begin, size_t end);
 /* Elements [begin, end) of the gradient from the partials, added in the chunks' order; counted from the start of W. */
-void fnn_dense_add_partials(const fnn_pass *pass, const fnn_node *node, size_t begin, size_t end);
+void fnn_dense_add_partials(const fnn_pass *pass, void *sum, const fnn_node *node, size_t begin, size_t end);
 
 /* ---- workspace.c, step.c ---- */
 
@@ -269,9 +269,10 @@ fnn_status fnn_prepare_update(fnn_net *net);
 void fnn_form_gradients(const fnn_pass *pass);
 /* The same and the update; a barrier lies behind and must follow. */
 fnn_update_result fnn_form_and_update(const fnn_pass *pass, double learning_rate, uint64_t updates, double loss);
-/* May the update ride in dW? Needs a bound of dW: see fnn_bounds_gradients. */
+/* May the update follow each stretch of gradient at once? Only where all gradients are known to be finite: see
+ * fnn_bounds_gradients. */
 bool fnn_update_is_fused(const fnn_net *net, const fnn_micro_batch *batch);
-/* Do norms of this thread's rows keep every dW finite? */
+/* Do the norms of this thread's rows keep every dW and db finite? */
 bool fnn_bounds_gradients(const fnn_pass *pass);
 void fnn_fused_update(const fnn_pass *pass, double learning_rate, uint64_t updates);
 double fnn_stretch_norm(const fnn_net *net, const fnn_stretch *s);

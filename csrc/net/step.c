@@ -303,7 +303,8 @@ void fnn_run_micro_batch(fnn_net *net, fnn_micro_batch *batch, int thread, int n
     fnn_barrier(n_threads); /* all rows, their losses and all partials are there */
     batch->loss += net->kernels->weighted_sum(fnn_training(net, net->row_loss_place),
                                               fnn_training(net, net->row_weight_place), batch->rows);
-    bool fused = may_fuse && isfinite(batch->loss) && atomic_load(&net->unbounded_pass) != number;
+    bool fused = may_fuse && isfinite(batch->loss) && atomic_load(&net->unbounded_pass) != number &&
+                 !(net->statistics_pending && atomic_load(&net->statistics_overflow));
     if (thread == 0)
         net->unformed_rows = fused ? batch->rows : 0;
     if (!batch->last) {

@@ -1,7 +1,8 @@
 /* From what forward and backward left to new parameters. Every thread owns chunks of the parameters: it forms their
  * gradients and, while they are in its cache, sums the norm of (gradient + penalty); when all have done so it clips and
- * updates them. The penalty's gradient is formed on the fly, so the stored gradients stay without it. A plain step of
- * SGD needs no norm: it rides in the product that forms dW. */
+ * updates them. The penalty's gradient is formed on the fly, so the stored gradients stay without it. An update that
+ * needs no norm follows each stretch of gradient at once, and a plain step of SGD rides in the product that forms dW:
+ * such gradients are stored nowhere. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -203,6 +204,11 @@ static bool overlap(const fnn_stretch *s, owned own, size_t *begin, size_t *end)
 
 /* ---- gradients and their norm ---- */
 
+static void *gradient_at(const fnn_net *net, size_t place)
+{
+    return fnn_at(net, net->gradients, place);
+}
+
 static fnn_penalty penalty_of(const fnn_net *net, const fnn_stretch *s)
 {
     return s->role == FNN_WEIGHT ? net->penalties[s->node->layer_index] : (fnn_penalty){0};
@@ -213,29 +219,32 @@ static void partial_norms(fnn_net *net, const fnn_stretch *s, size_t begin, size
     fnn_penalty penalty = penalty_of(net, s);
     double l1 = penalty.proximal ? 0 : penalty.l1;
     for (; begin < end; begin += s->chunk)
-        net->norm_partials[s->first_chunk + begin / s->chunk] = net->kernels->square_norm(
-            fnn_at(net, net->gradients, s->offset + begin), fnn_parameter(net, s->offset + begin), l1, penalty.l2,
-            end - begin < s->chunk ? end - begin : s->chunk);
+        net->norm_partials[s->first_chunk + begin / s->chunk] =
+            net->kernels->square_norm(gradient_at(net, s->offset + begin), fnn_parameter(net, s->offset + begin), l1,
+                                      penalty.l2, end - begin < s->chunk ? end - begin : s->chunk);
 }
 
-/* Elements [begin, end) of the stretch, whole chunks. */
-static void form_gradient(const fnn_pass *pass, const fnn_stretch *s, size_t begin, size_t end)
+/* The gradient of elements [begin, end) of a stretch that is not a VECTOR, whole chunks. */
+static void form_gradient(const fnn_pass *pass, void *gradient, const fnn_stretch *s, size_t begin, size_t end)
 {
     const fnn_node *node = s->node;
-    if (s->role == FNN_VECTOR)
-        return;
     if (fnn_chunk_rows(node, pass->rows) < pass->rows) {
         size_t place = s->offset - node->weight;
-        fnn_dense_add_partials(pass, node, place + begin, place + end);
+        fnn_dense_add_partials(pass, gradient, node, place + begin, place + end);
     } else if (s->role == FNN_WEIGHT) {
-        fnn_dense_weight_gradient(pass, node, begin / node->ld_outputs, end / node->ld_outputs);
+        fnn_dense_weight_gradient(pass, gradient, node, begin / node->ld_outputs, end / node->ld_outputs);
     } else {
-        fnn_dense_bias_gradient(pass, node, begin, end);
+        fnn_dense_bias_gradient(pass, gradient, node, begin, end);
     }
 }
 
-/* Elements of gradient that are formed before their norm is summed: they stay in the second-level cache. */
-enum { HOT_ELEMENTS = 32768 };
+/* The end of a run of whole chunks from `begin` on whose gradient, once formed, is still in the second-level cache. */
+static size_t run_end(const fnn_stretch *s, size_t begin, size_t end)
+{
+    enum { HOT_ELEMENTS = 32768 };
+    size_t run = (HOT_ELEMENTS + s->chunk - 1) / s->chunk * s->chunk;
+    return end - begin < run ? end : begin + run;
+}
 
 static void form_owned(const fnn_pass *pass, owned own, bool norms)
 {
@@ -245,10 +254,10 @@ static void form_owned(const fnn_pass *pass, owned own, bool norms)
         const fnn_stretch *s = &net->stretches[i];
         if (!overlap(s, own, &begin, &end))
             continue;
-        size_t run = (HOT_ELEMENTS + s->chunk - 1) / s->chunk * s->chunk;
-        for (; begin < end; begin += run) {
-            size_t stop = end - begin < run ? end : begin + run;
-            form_gradient(pass, s, begin, stop);
+        for (size_t stop; begin < end; begin = stop) {
+            stop = run_end(s, begin, end);
+            if (s->role != FNN_VECTOR)
+                form_gradient(pass, gradient_at(net, s->offset + begin), s, begin, stop);
             if (norms)
                 partial_norms(net, s, begin, stop);
         }
@@ -318,9 +327,9 @@ static fnn_update base_update(const fnn_net *net, double learning_rate, uint64_t
     return update;
 }
 
-static void update_stretch(fnn_net *net, const fnn_update *update, size_t offset, size_t count)
+static void update_stretch(fnn_net *net, const fnn_update *update, const void *g, size_t offset, size_t count)
 {
-    void *p = fnn_parameter(net, offset), *g = fnn_at(net, net->gradients, offset);
+    void *p = fnn_parameter(net, offset);
     void *moment0 = net->moments[0] ? fnn_at(net, net->moments[0], offset) : NULL;
     void *moment1 = net->moments[1] ? fnn_at(net, net->moments[1], offset) : NULL;
     switch (net->optimizer.kind) {
@@ -351,7 +360,7 @@ static void update_owned(fnn_net *net, fnn_update update, double squared_norm, o
         update.proximal = penalty.proximal ? penalty.l1 : 0;
         if (net->clip.kind == FNN_CLIP_TENSOR_NORM)
             update.clip_scale = norm_scale(fnn_stretch_norm(net, s), net->clip.high);
-        update_stretch(net, &update, s->offset + begin, end - begin);
+        update_stretch(net, &update, gradient_at(net, s->offset + begin), s->offset + begin, end - begin);
     }
 }
 
@@ -390,42 +399,61 @@ fnn_update_result fnn_form_and_update(const fnn_pass *pass, double learning_rate
     return update_shared(pass->net, learning_rate, updates, loss, own, pass->thread);
 }
 
-/* ---- the update inside the product ---- */
+/* ---- the update that follows its gradient at once ---- */
+
+/* Reading the activations and their gradients once more, for the bound, must cost less than it saves. */
+static bool bound_is_cheap(const fnn_net *net, size_t rows)
+{
+    size_t per_row = 0;
+    for (size_t i = 0; i < net->n_nodes; i++)
+        if (net->nodes[i].type == &fnn_dense)
+            per_row += net->nodes[i].ld_inputs + net->nodes[i].ld_outputs;
+    return rows < 2 * net->trainable_size / (per_row + 1);
+}
 
 bool fnn_update_is_fused(const fnn_net *net, const fnn_micro_batch *batch)
 {
-    const fnn_optimizer *o = &net->optimizer;
-    bool plain = o->kind == FNN_SGD && o->momentum == 0 && o->weight_decay == 0 && o->decoupled_decay == 0 &&
-                 net->clip.kind == FNN_CLIP_NONE;
-    if (!plain || net->gradients_wanted || !batch->last || batch->first_row > 0 || batch->rows > FNN_UPDATE_ROWS)
+    bool needs_norm = net->clip.kind == FNN_CLIP_NORM || net->clip.kind == FNN_CLIP_TENSOR_NORM;
+    if (needs_norm || net->gradients_wanted || !batch->last || batch->first_row > 0 ||
+        !bound_is_cheap(net, batch->rows))
         return false;
     for (size_t i = 0; i < net->n_stretches; i++) {
-        const fnn_penalty *penalty = &net->penalties[net->stretches[i].node->layer_index];
-        if (net->stretches[i].role == FNN_VECTOR || penalty->l1 != 0 || penalty->l2 != 0)
+        fnn_penalty penalty = penalty_of(net, &net->stretches[i]);
+        if (penalty.l1 != 0 || penalty.l2 != 0 || fnn_chunk_rows(net->stretches[i].node, batch->rows) < batch->rows)
             return false;
     }
     return true;
 }
 
-/* With |X|^2 and |dY|^2 of each thread's rows at most max / threads^2, those of all rows are at most max / threads, and
- * no element of dW = X^T dY or of db exceeds |X| |dY| <= max, where |X| is taken for at least sqrt(rows). */
+/* With |X|^2 and |dY|^2 of each thread's rows at most max / threads^2 / rows, those of all rows are at most
+ * max / threads / rows, and no element of dW = X^T dY, at most |X| |dY|, or of db, at most sqrt(rows) |dY|, exceeds
+ * max. Gradients that are there already must be finite. */
 bool fnn_bounds_gradients(const fnn_pass *pass)
 {
     const fnn_net *net = pass->net;
     double largest = net->dtype == FNN_FLOAT32 ? FLT_MAX : DBL_MAX, n = pass->n_threads;
-    double bound = largest / (n * n) / FNN_UPDATE_ROWS;
+    double bound = largest / (n * n) / (double)pass->rows;
     size_t begin = pass->row_begin, rows = pass->row_end - begin;
-    for (size_t i = net->first_trainable; i < net->n_nodes; i++) {
-        const fnn_node *node = &net->nodes[i];
-        if (node->type != &fnn_dense || !node->layer.trainable)
-            continue;
-        const void *x = fnn_at(net, fnn_training(net, node->x), begin * node->ld_inputs);
-        const void *dy = fnn_at(net, fnn_training(net, node->dy), begin * node->ld_outputs);
-        if (!(net->kernels->square_norm(x, NULL, 0, 0, rows * node->ld_inputs) <= bound &&
-              net->kernels->square_norm(dy, NULL, 0, 0, rows * node->ld_outputs) <= bound))
-            return false;
+    for (size_t i = 0; i < net->n_stretches; i++) {
+        const fnn_stretch *s = &net->stretches[i];
+        const fnn_node *node = s->node;
+        if (s->role == FNN_VECTOR) {
+            if (!isfinite(net->kernels->square_norm(gradient_at(net, s->offset), NULL, 0, 0, s->count)))
+                return false;
+        } else if (s->role == FNN_WEIGHT) {
+            const void *x = fnn_at(net, fnn_training(net, node->x), begin * node->ld_inputs);
+            const void *dy = fnn_at(net, fnn_training(net, node->dy), begin * node->ld_outputs);
+            if (!(net->kernels->square_norm(x, NULL, 0, 0, rows * node->ld_inputs) <= bound &&
+                  net->kernels->square_norm(dy, NULL, 0, 0, rows * node->ld_outputs) <= bound))
+                return false;
+        }
     }
     return true;
+}
+
+static bool is_plain_descent(const fnn_optimizer *o)
+{
+    return o->kind == FNN_SGD && o->momentum == 0 && o->weight_decay == 0 && o->decoupled_decay == 0;
 }
 
 void fnn_fused_update(const fnn_pass *pass, double learning_rate, uint64_t updates)
@@ -433,18 +461,32 @@ void fnn_fused_update(const fnn_pass *pass, double learning_rate, uint64_t updat
     fnn_net *net = pass->net;
     owned own = own_chunks(net, pass->thread, pass->n_threads);
     fnn_update update = base_update(net, learning_rate, updates);
+    bool inside_product =
+        is_plain_descent(&net->optimizer) && net->clip.kind == FNN_CLIP_NONE && pass->rows <= FNN_UPDATE_ROWS;
+    void *scratch = NULL; /* the thread's first place in the arena of gradients, which is not used otherwise */
     size_t begin, end;
     for (size_t i = 0; i < net->n_stretches; i++) {
         const fnn_stretch *s = &net->stretches[i];
         if (!overlap(s, own, &begin, &end))
             continue;
-        if (s->role == FNN_WEIGHT) {
+        if (s->role == FNN_WEIGHT && inside_product) {
             fnn_dense_descend(pass, s->node, learning_rate, begin / s->node->ld_outputs, end / s->node->ld_outputs);
-        } else {
-            form_gradient(pass, s, begin, end);
-            update_stretch(net, &update, s->offset + begin, end - begin);
+            continue;
+        }
+        if (s->role == FNN_VECTOR) {
+            update_stretch(net, &update, gradient_at(net, s->offset + begin), s->offset + begin, end - begin);
+            continue;
+        }
+        if (!scratch)
+            scratch = gradient_at(net, s->offset + begin);
+        for (size_t stop; begin < end; begin = stop) {
+            stop = run_end(s, begin, end);
+            form_gradient(pass, scratch, s, begin, stop);
+            update_stretch(net, &update, scratch, s->offset + begin, stop - begin);
         }
     }
+    if (pass->thread == 0 && net->statistics_pending)
+        commit_statistics(net);
 }
 
 /* ---- own loops ---- */
