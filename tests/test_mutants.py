@@ -100,8 +100,8 @@ MUTANTS = {
     ),
     "sample weights left out": Mutant(
         "net/step.c",
-        "(y->weights ? y->weights[row] : 1.0) / batch->weight_sum",
-        "1.0 / batch->weight_sum",
+        "y->weights ? y->weights[row] / batch->weight_sum : equal",
+        "equal",
         "Tanh and mse",
     ),
 }

@@ -24,7 +24,7 @@
 #if FNN_VBYTES == 64
 #define FNN_SHAPES(DO) \
     FNN_SHAPES_8(DO, 1) FNN_SHAPES_8(DO, 2) FNN_SHAPES_8(DO, 3) FNN_SHAPES_6(DO, 4) FNN_SHAPES_ROW(DO)
-#define FNN_COPYING_SHAPES(DO) DO(7, 2) DO(8, 2) DO(7, 3) DO(8, 3) DO(5, 4) DO(6, 4)
+#define FNN_COPYING_SHAPES(DO) DO(5, 2) DO(6, 2) DO(5, 3) DO(6, 3) DO(5, 4) DO(6, 4)
 #elif defined(FNN_NEON)
 #define FNN_SHAPES(DO) \
     FNN_SHAPES_1(DO, 1) FNN_SHAPES_1(DO, 2) FNN_SHAPES_1(DO, 3) FNN_SHAPES_4(DO, 4) FNN_SHAPES_ROW(DO)
@@ -62,105 +62,123 @@ enum {
 typedef struct tiles {
     real *c;
     const real *a, *b;
-    const real *start; /* first values: C itself, the bias, or NULL for zeros */
-    real *copy;        /* NULL, or where B is left row by row without gaps */
+    const real *bias; /* or NULL; read where the sums do not continue those in C */
+    real *copy;       /* NULL, or where B is left row by row without gaps */
     size_t count, k, ldc, row_stride, k_stride, ldb;
     size_t a_step; /* elements of A from one tile to the next */
-    int relu, updates;
+    int continues, relu, updates;
     real rate; /* updates: C -= rate * product */
 } tiles;
 
+/* What the loop over k does not need is read again after it: registers are short, and none may be spilled inside. */
+#define FNN_FORGET_MEMORY() __asm__ volatile("" ::: "memory")
+
 /* `rows`, `vectors` and `copies` are literals in every caller, so that `sum` lives in registers and all loops but the
- * one over k disappear. Runtime strides of A serve both of its orders with one set of kernels. Four steps of k to an
- * iteration: +2 to +4 % (AVX2). */
-FNN_INLINE void compute_tiles(const tiles *t, vreal *sum, const int rows, const int vectors, const int copies)
+ * one over k disappear. Runtime strides of A serve both of its orders with one set of kernels. */
+FNN_INLINE void start_tile(vreal *sum, const tiles *t, const real *c, const int rows, const int vectors)
 {
-    const size_t ldc = t->ldc, ldb = t->ldb, row_stride = t->row_stride, k_stride = t->k_stride;
-    const real *a_tile = t->a;
-    real *c = t->c;
-    for (size_t count = t->count; count; count--) {
-        if (t->start == t->c) {
-            FNN_UNROLL
-            for (int i = 0; i < rows; i++) {
-                FNN_UNROLL
-                for (int j = 0; j < vectors; j++)
-                    sum[i * vectors + j] = vload(c + (size_t)i * ldc + j * VW);
-            }
-        } else {
-            FNN_UNROLL
-            for (int i = 0; i < rows; i++) {
-                __builtin_prefetch(c + (size_t)i * ldc, 1); /* dW at a batch of 32: +3 % */
-                FNN_UNROLL
-                for (int j = 0; j < vectors; j++)
-                    sum[i * vectors + j] = t->start ? vload(t->start + j * VW) : (vreal){0};
-            }
-        }
-        const real *a = a_tile, *b = t->b;
-        real *copy = t->copy;
-        FNN_UNROLL_K
-        for (size_t p = t->k; p; p--) {
-            vreal row_of_b[ROW_VECTORS];
-            FNN_UNROLL
-            for (int j = 0; j < vectors; j++) {
-                row_of_b[j] = vload(b + j * VW);
-                if (copies)
-                    vstore(copy + j * VW, row_of_b[j]);
-            }
-            FNN_UNROLL
-            for (int i = 0; i < rows; i++) {
-                const vreal ai = vsplat(a[(size_t)i * row_stride]);
-                FNN_UNROLL
-                for (int j = 0; j < vectors; j++)
-                    sum[i * vectors + j] = vfma(ai, row_of_b[j], sum[i * vectors + j]);
-            }
-            a += k_stride;
-            b += ldb;
-            if (copies)
-                copy += vectors * VW;
-        }
-        if (t->relu) {
-            FNN_UNROLL
-            for (int i = 0; i < rows * vectors; i++)
-                sum[i] = vactivate(sum[i], FNN_RELU, 0);
-        }
-        if (t->updates) {
-            FNN_UNROLL
-            for (int i = 0; i < rows; i++) {
-                FNN_UNROLL
-                for (int j = 0; j < vectors; j++)
-                    sum[i * vectors + j] =
-                        vfma(vsplat(-t->rate), sum[i * vectors + j], vload(c + (size_t)i * ldc + j * VW));
-            }
-        }
+    const size_t ldc = t->ldc;
+    if (t->continues) {
         FNN_UNROLL
         for (int i = 0; i < rows; i++) {
             FNN_UNROLL
             for (int j = 0; j < vectors; j++)
-                vstore(c + (size_t)i * ldc + j * VW, sum[i * vectors + j]);
+                sum[i * vectors + j] = vload(c + (size_t)i * ldc + j * VW);
         }
-        a_tile += t->a_step;
-        c += (size_t)rows * ldc;
+        return;
+    }
+    FNN_UNROLL
+    for (int i = 0; i < rows; i++) {
+        __builtin_prefetch(c + (size_t)i * ldc, 1); /* dW at a batch of 32: +3 % */
+        FNN_UNROLL
+        for (int j = 0; j < vectors; j++)
+            sum[i * vectors + j] = t->bias ? vload(t->bias + j * VW) : (vreal){0};
     }
 }
 
-#define FNN_DEFINE_TILES(ROWS, VECTORS)                  \
-    static void tiles_##ROWS##x##VECTORS(const tiles *t) \
-    {                                                    \
-        vreal sum[(ROWS) * (VECTORS)];                   \
-        compute_tiles(t, sum, ROWS, VECTORS, 0);         \
+/* Four steps of k to an iteration: +2 to +4 % (AVX2). */
+FNN_INLINE void multiply_tile(vreal *sum, const tiles *t, const real *a, const int rows, const int vectors,
+                              const int copies)
+{
+    const size_t ldb = t->ldb, row_stride = t->row_stride, k_stride = t->k_stride;
+    const real *b = t->b;
+    real *copy = t->copy;
+    FNN_UNROLL_K
+    for (size_t p = t->k; p; p--) {
+        vreal row_of_b[ROW_VECTORS];
+        FNN_UNROLL
+        for (int j = 0; j < vectors; j++) {
+            row_of_b[j] = vload(b + j * VW);
+            if (copies)
+                vstore(copy + j * VW, row_of_b[j]);
+        }
+        FNN_UNROLL
+        for (int i = 0; i < rows; i++) {
+            const vreal ai = vsplat(a[(size_t)i * row_stride]);
+            FNN_UNROLL
+            for (int j = 0; j < vectors; j++)
+                sum[i * vectors + j] = vfma(ai, row_of_b[j], sum[i * vectors + j]);
+        }
+        a += k_stride;
+        b += ldb;
+        if (copies)
+            copy += vectors * VW;
     }
-#define FNN_DEFINE_COPYING_TILES(ROWS, VECTORS)                  \
-    static void copying_tiles_##ROWS##x##VECTORS(const tiles *t) \
-    {                                                            \
-        vreal sum[(ROWS) * (VECTORS)];                           \
-        compute_tiles(t, sum, ROWS, VECTORS, 1);                 \
+}
+
+FNN_INLINE void finish_tile(vreal *sum, const tiles *t, real *c, const int rows, const int vectors)
+{
+    const size_t ldc = t->ldc;
+    if (t->relu) {
+        FNN_UNROLL
+        for (int i = 0; i < rows * vectors; i++)
+            sum[i] = vactivate(sum[i], FNN_RELU, 0);
+    }
+    FNN_UNROLL
+    for (int i = 0; i < rows; i++) {
+        FNN_UNROLL
+        for (int j = 0; j < vectors; j++) {
+            real *to = c + (size_t)i * ldc + j * VW;
+            vreal value = sum[i * vectors + j];
+            if (t->updates)
+                value = vfma(vsplat(-t->rate), value, vload(to));
+            vstore(to, value);
+        }
+    }
+}
+
+/* Leaves t at the first row behind the tiles. */
+FNN_INLINE void compute_tiles(tiles *t, vreal *sum, const int rows, const int vectors, const int copies)
+{
+    for (; t->count; t->count--) {
+        start_tile(sum, t, t->c, rows, vectors);
+        multiply_tile(sum, t, t->a, rows, vectors, copies);
+        FNN_FORGET_MEMORY();
+        finish_tile(sum, t, t->c, rows, vectors);
+        t->a += t->a_step;
+        t->c += (size_t)rows * t->ldc;
+        FNN_FORGET_MEMORY();
+    }
+}
+
+#define FNN_DEFINE_TILES(ROWS, VECTORS)            \
+    static void tiles_##ROWS##x##VECTORS(tiles *t) \
+    {                                              \
+        vreal sum[(ROWS) * (VECTORS)];             \
+        compute_tiles(t, sum, ROWS, VECTORS, 0);   \
+    }
+#define FNN_DEFINE_COPYING_TILES(ROWS, VECTORS)            \
+    static void copying_tiles_##ROWS##x##VECTORS(tiles *t) \
+    {                                                      \
+        vreal sum[(ROWS) * (VECTORS)];                     \
+        compute_tiles(t, sum, ROWS, VECTORS, 1);           \
     }
 #define FNN_LIST_TILES(ROWS, VECTORS) [VECTORS][ROWS] = tiles_##ROWS##x##VECTORS,
 #define FNN_LIST_COPYING_TILES(ROWS, VECTORS) [VECTORS][ROWS] = copying_tiles_##ROWS##x##VECTORS,
 FNN_SHAPES(FNN_DEFINE_TILES)
 FNN_COPYING_SHAPES(FNN_DEFINE_COPYING_TILES)
 
-typedef void (*tile_kernel)(const tiles *);
+typedef void (*tile_kernel)(tiles *);
 static const tile_kernel tile_kernels[ROW_VECTORS + 1][TILE_ROWS + 1] = {FNN_SHAPES(FNN_LIST_TILES)};
 static const tile_kernel copying_kernels[ROW_VECTORS + 1][TILE_ROWS + 1] = {FNN_COPYING_SHAPES(FNN_LIST_COPYING_TILES)};
 
@@ -191,23 +209,18 @@ FNN_INLINE row_split split_rows(size_t rows, size_t vectors)
  */
 static void run_tiles(tiles *t, size_t count, size_t height, size_t vectors, size_t a_step)
 {
-    const int continues = t->start == t->c;
     t->a_step = a_step;
-    while (count) {
-        const int copies = t->copy != NULL;
-        t->count = copies ? 1 : count;
-        (copies ? copying_kernels : tile_kernels)[vectors][height](t);
-        t->a += t->count * a_step;
-        t->c += t->count * height * t->ldc;
-        if (continues)
-            t->start = t->c;
-        if (copies) {
-            t->b = t->copy;
-            t->ldb = vectors * VW;
-            t->copy = NULL;
-        }
-        count -= t->count;
+    if (t->copy && count) {
+        t->count = 1;
+        copying_kernels[vectors][height](t);
+        t->b = t->copy;
+        t->ldb = vectors * VW;
+        t->copy = NULL;
+        count--;
     }
+    t->count = count;
+    if (count)
+        tile_kernels[vectors][height](t);
 }
 
 /* Elements between the tiles of a packed A: the last vector of a tile may reach into the gap. */
@@ -237,13 +250,13 @@ static void pack_a(real *to, const real *from, row_split s, size_t k, size_t row
  * cost half of that; AVX-512 at 512x1024x1024: 120 to 151 with any copy). A deep transposed A is copied as well: its
  * tiles use a whole cache line per step of k (AVX2: dW of 512x1024x1024 from 89 to 93). Blocks of 96 and 384 rows lost.
  */
-static void multiply_block(tiles t, const real *bias, size_t rows, size_t vectors, int continues)
+static void multiply_block(tiles t, size_t rows, size_t vectors)
 {
     const size_t widest = rows == 1 ? ROW_VECTORS : PANEL_VECTORS, n_panels = (vectors + widest - 1) / widest;
     const size_t ldb = t.ldb;
     const int packs_a = t.row_stride == 1 && rows > 1 && t.k >= PACK_K && n_panels >= PACK_PANELS;
     real packed_a[PACKED_A], packed_b[BLOCK_K * PANEL_VECTORS * VW];
-    const real *a = t.a, *const b = t.b;
+    const real *a = t.a, *const b = t.b, *const bias = t.bias;
     real *const c = t.c;
     size_t column = 0;
     if (packs_a) {
@@ -252,14 +265,14 @@ static void multiply_block(tiles t, const real *bias, size_t rows, size_t vector
     }
     for (size_t panel = 0; panel < n_panels; panel++) {
         const size_t width = vectors / n_panels + (panel < vectors % n_panels);
-        const row_split s = split_rows(rows, packs_a ? PANEL_VECTORS : width);
+        const int copies = rows >= PACK_ROWS && width >= 2 && ldb > width * VW;
+        const row_split s = split_rows(rows, packs_a || copies ? PANEL_VECTORS : width);
         t.a = a;
         t.c = c + column;
-        t.start = continues ? t.c : bias ? bias + column : NULL;
+        t.bias = bias ? bias + column : NULL;
         t.b = b + column;
         t.ldb = ldb;
-        t.copy = rows >= PACK_ROWS && ldb > width * VW && copying_kernels[width][s.height + (s.taller > 0)] ? packed_b
-                                                                                                            : NULL;
+        t.copy = copies ? packed_b : NULL;
         for (int taller = 1; taller >= 0; taller--) {
             const size_t height = s.height + (size_t)taller;
             if (packs_a)
@@ -298,15 +311,17 @@ static void multiply(real *c, const real *a, const real *b, const real *bias, en
             const tiles t = {.c = c + row * ldc,
                              .a = a + row * row_stride + p * k_stride,
                              .b = b + p * ldb,
+                             .bias = bias,
                              .k = depth,
                              .ldc = ldc,
                              .row_stride = row_stride,
                              .k_stride = k_stride,
                              .ldb = ldb,
+                             .continues = use == ACCUMULATE || block > 0,
                              .relu = activation == FNN_RELU && block == n_blocks - 1,
                              .updates = use == UPDATE,
                              .rate = (real)rate};
-            multiply_block(t, bias, rows, vectors, use == ACCUMULATE || block > 0);
+            multiply_block(t, rows, vectors);
             p += depth;
         }
         for (size_t i = row; i < row + rows; i++) {

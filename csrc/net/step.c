@@ -149,16 +149,24 @@ static void gather_targets(const fnn_pass *pass, const fnn_micro_batch *batch, d
     const fnn_targets *y = batch->run->y;
     const int64_t *order = batch->run->order;
     int32_t *labels = fnn_training(net, net->labels_place);
-    char *values = fnn_training(net, net->targets_place);
-    size_t n = net->outputs, ld = output_ld(net, net->n_nodes), position = batch->position + pass->shift;
-    for (size_t i = pass->row_begin; i < pass->row_end; i++) {
+    size_t begin = pass->row_begin, end = pass->row_end, position = batch->position + pass->shift;
+    double equal = 1 / batch->weight_sum;
+    for (size_t i = begin; i < end; i++) {
         size_t row = order ? (size_t)order[position + i] : position + i;
-        row_weight[pass->shift + i] = (y->weights ? y->weights[row] : 1.0) / batch->weight_sum;
+        row_weight[pass->shift + i] = y->weights ? y->weights[row] / batch->weight_sum : equal;
         if (y->labels)
             labels[i] = y->labels[row];
-        else
-            memcpy(fnn_at(net, values, i * ld), fnn_at(net, (void *)y->values, row * n), n * net->real_size);
     }
+    if (!y->values)
+        return;
+    size_t n = net->outputs, ld = output_ld(net, net->n_nodes);
+    const fnn_features values = {.data = y->values,
+                                 .dtype = net->dtype,
+                                 .row_stride = (ptrdiff_t)(n * net->real_size),
+                                 .column_stride = (ptrdiff_t)net->real_size};
+    const fnn_conversion none = {.factor = 1};
+    net->kernels->gather(fnn_at(net, fnn_training(net, net->targets_place), begin * ld), &values,
+                         order ? order + position + begin : NULL, position + begin, &none, end - begin, n, ld);
 }
 
 static void compute_loss(const fnn_pass *pass, const fnn_micro_batch *batch, size_t end)
