@@ -93,7 +93,7 @@ MUTANTS = {
         "Softmax and mse",
     ),
     "bias gradient without the last row": Mutant(
-        "kernels/gemm.h",
+        "kernels/matrix.h",
         "sum[j] += vload(x + i * ldx + j * VW);",
         "sum[j] += i + 1 < m ? vload(x + i * ldx + j * VW) : vsplat(0);",
         "Tanh and mse",

@@ -12,6 +12,7 @@
 #include "dropout.h"
 #include "gather.h"
 #include "gemm.h"
+#include "matrix.h"
 #include "reduce.h" /* its 16 lanes of double serve loss.h */
 #include "loss.h"
 #include "optimizer.h"

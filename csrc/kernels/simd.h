@@ -44,6 +44,13 @@ enum {
 
 #define FNN_INLINE static inline __attribute__((always_inline))
 
+/* Before a loop of few, known iterations over an array that is to live in registers. */
+#ifdef __clang__
+#define FNN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FNN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 FNN_INLINE vreal vload(const real *p)
 {
     vreal v;
