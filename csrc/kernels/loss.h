@@ -24,7 +24,7 @@ FNN_INLINE loss_terms loss_of(enum elementwise_loss kind, vreal y, vreal t, real
     const vreal zero = vsplat(0), one = vsplat(1), error = y - t;
     switch (kind) {
     case LOSS_BINARY_CROSS_ENTROPY: {
-        vreal e = vexp(-vabs(y));
+        vreal e = vexp_negative(-vabs(y));
         vreal sigmoid = vselect(y < 0, e, one) / (one + e);
         return (loss_terms){vfma(-y, t, vmax(y, zero)) + vlog1p(e), sigmoid - t};
     }

@@ -133,7 +133,13 @@ FNN_INLINE vreal vfma(vreal a, vreal b, vreal c)
 /* mask ? a : b, lane by lane; mask comes from a comparison. */
 FNN_INLINE vreal vselect(vint mask, vreal a, vreal b)
 {
+#if FNN_VBYTES == 32 && FNN_REAL_BITS == 32
+    return (vreal)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask);
+#elif FNN_VBYTES == 32
+    return (vreal)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)mask);
+#else
     return (vreal)((mask & (vint)a) | (~mask & (vint)b));
+#endif
 }
 
 /* a > b ? a : b, and a < b ? a : b below: of equal numbers (zeros of either sign) and where one is NaN, b. */
