@@ -29,6 +29,27 @@ FNN_INLINE wide_lanes widen(const real x[LANES])
     return wide;
 }
 
+/* The same of lanes that were computed. */
+FNN_INLINE wide_lanes widen_lanes(lanes x)
+{
+    wide_lanes wide;
+#if FNN_VBYTES == 64 && FNN_REAL_BITS == 32
+    wide.v[0] = (vdouble)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)x.v[0]));
+    wide.v[1] = (vdouble)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)x.v[0], 1));
+#elif FNN_VBYTES == 32 && FNN_REAL_BITS == 32
+    FNN_UNROLL
+    for (int k = 0; k < LANES / VW; k++) {
+        wide.v[2 * k] = (vdouble)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)x.v[k]));
+        wide.v[2 * k + 1] = (vdouble)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)x.v[k], 1));
+    }
+#else
+    real values[LANES];
+    memcpy(values, &x, sizeof values);
+    wide = widen(values);
+#endif
+    return wide;
+}
+
 FNN_INLINE wide_lanes wide_load(const double x[LANES])
 {
     wide_lanes wide;
@@ -59,12 +80,8 @@ FNN_INLINE wide_lanes wide_abs(wide_lanes a)
 
 FNN_INLINE double wide_sum(wide_lanes a)
 {
-    double x[LANES];
-    memcpy(x, &a, sizeof x);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++)
-            x[i] += x[i + half];
-    return x[0];
+    FNN_FOLD(a.v, VD, FNN_UPPER_DOUBLES, FNN_PLUS);
+    return a.v[0][0];
 }
 
 static double weighted_sum(const double *values, const double *weights, size_t count)
