@@ -34,8 +34,8 @@ MUTANTS = {
     ),
     "L2 without its factor 2 in the norm": Mutant(
         "kernels/reduce.h",
-        "slope + (l2 + l2) * w",
-        "slope + l2 * w",
+        "g + twice_l2 * w",
+        "g + twice_l2 / 2 * w",
         "clipping",
     ),
     "L1 with the wrong sign": Mutant(

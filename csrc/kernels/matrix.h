@@ -74,10 +74,14 @@ static void column_sums(void *sums, const void *x, int accumulate, size_t m, siz
     real *s = sums;
     const real *rows = x;
     size_t j = 0;
-    for (; j + 8 * VW <= n; j += 8 * VW)
-        sum_vectors(s + j, rows + j, accumulate, m, ldx, 8);
-    for (; j + VW <= n; j += VW)
-        sum_vectors(s + j, rows + j, accumulate, m, ldx, 1);
+#define FNN_SUM(vectors)                                 \
+    for (; j + (vectors) * VW <= n; j += (vectors) * VW) \
+        sum_vectors(s + j, rows + j, accumulate, m, ldx, vectors);
+    FNN_SUM(8)
+    FNN_SUM(4)
+    FNN_SUM(2)
+    FNN_SUM(1)
+#undef FNN_SUM
     if (j < n) {
         vreal sum = accumulate ? vload_partial(s + j, n - j) : (vreal){0};
         for (size_t i = 0; i < m; i++)
