@@ -46,14 +46,14 @@ MUTANTS = {
     ),
     "BatchNorm without the term of dgamma": Mutant(
         "kernels/batchnorm.h",
-        "vfma(deviation, vload(slope + j), gradient)",
-        "vfma(0 * deviation, vload(slope + j), gradient)",
+        "vfma(deviation, vload(slope), gradient)",
+        "vfma(0 * deviation, vload(slope), gradient)",
         "batchnorm and mse",
     ),
     "BatchNorm without the term of dbeta": Mutant(
         "kernels/batchnorm.h",
-        "vload_first(dy + j, columns - j) - vload(shift + j)",
-        "vload_first(dy + j, columns - j)",
+        "vload_first(dy, n) - vload(shift)",
+        "vload_first(dy, n)",
         "batchnorm and mse",
     ),
     "elementwise losses without 1/k": Mutant(
