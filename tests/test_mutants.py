@@ -34,8 +34,8 @@ MUTANTS = {
     ),
     "L2 without its factor 2 in the norm": Mutant(
         "kernels/reduce.h",
-        "slope + (l2 + l2) * w",
-        "slope + l2 * w",
+        "g + twice_l2 * w",
+        "g + twice_l2 / 2 * w",
         "clipping",
     ),
     "L1 with the wrong sign": Mutant(
@@ -46,14 +46,14 @@ MUTANTS = {
     ),
     "BatchNorm without the term of dgamma": Mutant(
         "kernels/batchnorm.h",
-        "vfma(deviation, vload(slope + j), gradient)",
-        "vfma(0 * deviation, vload(slope + j), gradient)",
+        "vfma(deviation, vload(slope), gradient)",
+        "vfma(0 * deviation, vload(slope), gradient)",
         "batchnorm and mse",
     ),
     "BatchNorm without the term of dbeta": Mutant(
         "kernels/batchnorm.h",
-        "vload_first(dy + j, columns - j) - vload(shift + j)",
-        "vload_first(dy + j, columns - j)",
+        "vload_first(dy, n) - vload(shift)",
+        "vload_first(dy, n)",
         "batchnorm and mse",
     ),
     "elementwise losses without 1/k": Mutant(
@@ -93,7 +93,7 @@ MUTANTS = {
         "Softmax and mse",
     ),
     "bias gradient without the last row": Mutant(
-        "kernels/gemm.h",
+        "kernels/matrix.h",
         "sum[j] += vload(x + i * ldx + j * VW);",
         "sum[j] += i + 1 < m ? vload(x + i * ldx + j * VW) : vsplat(0);",
         "Tanh and mse",

@@ -7,7 +7,7 @@ static const real SELU_SCALE_ALPHA = (real)(1.0507009873554805 * 1.6732632423543
 /* log(1 + e^x) */
 FNN_INLINE vreal vsoftplus(vreal x)
 {
-    return vmax(x, vsplat(0)) + vlog1p(vexp(-vabs(x)));
+    return vmax(x, vsplat(0)) + vlog1p(vexp_negative(-vabs(x)));
 }
 
 /* f(x); not softmax, which needs a row. */
@@ -73,6 +73,7 @@ FNN_INLINE vreal vactivate_backward(vreal dy, vreal v, fnn_activation activation
     return dy;
 }
 
+/* One vector at a time: the processor overlaps the iterations, and two or four side by side gained nothing (Zen 3). */
 FNN_INLINE void activation_forward_loop(real *y, const real *x, fnn_activation activation, real alpha, size_t count)
 {
     size_t i = 0;
@@ -141,50 +142,59 @@ static void activation_backward(void *dx, const void *dy, const void *x, const v
     }
 }
 
-/* The elements of a row from the j-th of n on, as many as a vector has; -inf beyond the row. */
-FNN_INLINE vreal row_load(const real *x, size_t j, size_t n)
+/* Rows of n columns in matrices with room for ld: whole vectors as far as ld allows (partial stores are slow), lanes
+ * beyond the n columns replaced by `beyond` when loaded, by 0 when stored. */
+FNN_INLINE vreal row_load(const real *x, size_t j, size_t n, size_t ld, real beyond)
 {
-    const vreal beyond = vsplat((real)-__builtin_inf());
     if (j + VW <= n)
         return vload(x + j);
-    return j < n ? vselect(vfirst(n - j), vload_partial(x + j, n - j), beyond) : beyond;
+    return j < n ? vselect(vfirst(n - j), vload_first(x + j, ld - j), vsplat(beyond)) : vsplat(beyond);
 }
 
-FNN_INLINE void row_store(real *y, size_t j, size_t n, vreal v)
+FNN_INLINE void row_store(real *y, size_t j, size_t n, size_t ld, vreal v)
 {
     if (j + VW <= n)
         vstore(y + j, v);
-    else if (j < n)
-        vstore_partial(y + j, v, n - j);
+    else if (j < ld)
+        vstore_first(y + j, j < n ? vkeep_first(v, n - j) : vsplat(0), ld - j);
 }
 
-/* Rows of logits, for softmax here and for the losses: the largest value; and the sum of e[j] = exp(x[j] - max) in 16
- * lanes, e stored where it is not NULL (it may be x). A NaN in x is not the maximum but makes the sum NaN. */
-static real row_max(const real *x, size_t n)
+/* 0 in the columns behind the vector of the last one. */
+FNN_INLINE void row_clear(real *y, size_t n, size_t ld)
 {
+    for (size_t j = (n + VW - 1) / VW * VW; j < ld; j += VW)
+        vstore_first(y + j, vsplat(0), ld - j);
+}
+
+/* Softmax and the losses take their rows in blocks, one step after the other: a row's steps wait for each other, those
+ * of neighbouring rows overlap. */
+enum { ROW_BLOCK = 16 };
+
+/* Rows of logits: the largest value; and the sum of e[j] = exp(x[j] - max) in 16 lanes, e stored where it is not NULL
+ * (it may be x). A NaN in x is not the maximum but makes the sum NaN. */
+FNN_INLINE real row_max(const real *x, size_t n, size_t ld)
+{
+    const real beyond = (real)-__builtin_inf();
     lanes max;
     for (int v = 0; v < LANES / VW; v++)
-        max.v[v] = vsplat((real)-__builtin_inf());
+        max.v[v] = vsplat(beyond);
     for (size_t j = 0; j < n; j += LANES)
         for (int v = 0; v < LANES / VW; v++)
-            max.v[v] = vmax(row_load(x, j + (size_t)v * VW, n), max.v[v]);
-    real fold[LANES];
-    memcpy(fold, &max, sizeof fold);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++)
-            fold[i] = fold[i + half] > fold[i] ? fold[i + half] : fold[i];
-    return fold[0];
+            max.v[v] = vmax(row_load(x, j + (size_t)v * VW, n, ld, beyond), max.v[v]);
+    return lanes_max(max);
 }
 
-static real row_exp_sum(real *e, const real *x, real max, size_t n)
+FNN_INLINE real row_exp_sum(real *e, const real *x, real max, size_t n, size_t ld)
 {
     lanes sum = {0};
     for (size_t j = 0; j < n; j += LANES)
         for (int v = 0; v < LANES / VW; v++) {
             const size_t first = j + (size_t)v * VW;
-            const vreal value = vexp(row_load(x, first, n) - max); /* e^-inf adds nothing beyond the row */
+            vreal value = vsplat(0);
+            if (first < n)
+                value = vexp_negative(row_load(x, first, n, ld, (real)-__builtin_inf()) - max); /* e^-inf is 0 */
             if (e)
-                row_store(e, first, n, value);
+                row_store(e, first, n, ld, value);
             sum.v[v] += value;
         }
     return lanes_sum(sum);
@@ -192,13 +202,20 @@ static real row_exp_sum(real *e, const real *x, real max, size_t n)
 
 static void softmax_forward(void *y_, const void *x_, size_t m, size_t n, size_t ld)
 {
-    for (size_t i = 0; i < m; i++) {
-        real *y = (real *)y_ + i * ld;
-        const real *x = (const real *)x_ + i * ld;
-        const real sum = row_exp_sum(y, x, row_max(x, n), n);
-        for (size_t j = 0; j < n; j += VW)
-            row_store(y, j, n, row_load(y, j, n) / sum);
-        memset(y + n, 0, (ld - n) * sizeof(real));
+    real max[ROW_BLOCK], sum[ROW_BLOCK];
+    for (size_t start = 0; start < m; start += ROW_BLOCK) {
+        const size_t rows = m - start < ROW_BLOCK ? m - start : ROW_BLOCK;
+        real *y = (real *)y_ + start * ld;
+        const real *x = (const real *)x_ + start * ld;
+        for (size_t i = 0; i < rows; i++)
+            max[i] = row_max(x + i * ld, n, ld);
+        for (size_t i = 0; i < rows; i++)
+            sum[i] = row_exp_sum(y + i * ld, x + i * ld, max[i], n, ld);
+        for (size_t i = 0; i < rows; i++, y += ld) {
+            for (size_t j = 0; j < n; j += VW)
+                row_store(y, j, n, ld, row_load(y, j, n, ld, 0) / sum[i]);
+            row_clear(y, n, ld);
+        }
     }
 }
 
@@ -211,15 +228,12 @@ static void softmax_backward(void *dx_, const void *dy_, const void *y_, size_t 
         for (size_t j = 0; j < n; j += LANES)
             for (int v = 0; v < LANES / VW; v++) {
                 const size_t first = j + (size_t)v * VW;
-                if (first + VW <= n)
-                    sum.v[v] += vload(dy + first) * vload(y + first);
-                else if (first < n)
-                    sum.v[v] += vload_partial(dy + first, n - first) * vload_partial(y + first, n - first);
+                sum.v[v] += row_load(dy, first, n, ld, 0) * row_load(y, first, n, ld, 0);
             }
         const real mean = lanes_sum(sum);
         for (size_t j = 0; j < n; j += VW)
-            row_store(dx, j, n, row_load(y, j, n) * (row_load(dy, j, n) - mean));
-        memset(dx + n, 0, (ld - n) * sizeof(real));
+            row_store(dx, j, n, ld, row_load(y, j, n, ld, 0) * (row_load(dy, j, n, ld, 0) - mean));
+        row_clear(dx, n, ld);
     }
 }
 

@@ -8,11 +8,12 @@
 
 #include "activation.h"
 #include "batchnorm.h"
-#include "draw.h"
 #include "dropout.h"
 #include "gather.h"
 #include "gemm.h"
-#include "reduce.h" /* its 16 lanes of double serve loss.h */
+#include "matrix.h"
+#include "reduce.h" /* its 16 lanes of double serve draw.h and loss.h */
+#include "draw.h"
 #include "loss.h"
 #include "optimizer.h"
 

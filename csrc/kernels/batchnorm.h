@@ -75,6 +75,14 @@ static void batchnorm_statistics(void *mean_, void *var_, const void *x_, size_t
         statistics_block(mean + j, var + j, x + j, m, ldx, 1, n - j);
 }
 
+/* Of n elements, VW (a literal) or fewer; center, factor and shift have room for a vector. */
+FNN_INLINE void forward_vector(real *y, const real *x, const real *center, const real *factor, const real *shift,
+                               size_t n)
+{
+    const vreal deviation = vload_first(x, n) - vload(center);
+    vstore_first(y, vfma(deviation, vload(factor), vload(shift)), n);
+}
+
 static void batchnorm_forward(void *y_, const void *x_, const void *mean_, const void *var_, const void *gamma_,
                               const void *beta_, double eps, size_t m, size_t n, size_t ld)
 {
@@ -91,10 +99,11 @@ static void batchnorm_forward(void *y_, const void *x_, const void *mean_, const
         for (size_t i = 0; i < m; i++) {
             const real *x = (const real *)x_ + i * ld + first;
             real *y = (real *)y_ + i * ld + first;
-            for (size_t j = 0; j < columns; j += VW) {
-                vreal deviation = vload_first(x + j, columns - j) - vload(center + j);
-                vstore_first(y + j, vfma(deviation, vload(factor + j), vload(shift + j)), columns - j);
-            }
+            size_t j = 0;
+            for (; j + VW <= columns; j += VW)
+                forward_vector(y + j, x + j, center + j, factor + j, shift + j, VW);
+            if (j < columns)
+                forward_vector(y + j, x + j, center + j, factor + j, shift + j, columns - j);
         }
     }
 }
@@ -145,6 +154,15 @@ static void batchnorm_backward_sums(void *dgamma_, void *dbeta_, const void *dy_
         backward_sums_block(dgamma + j, dbeta + j, dy + j, x + j, mean + j, var + j, eps, m, ld, 1, n - j);
 }
 
+/* Likewise. */
+FNN_INLINE void backward_vector(real *dx, const real *dy, const real *x, const real *center, const real *factor,
+                                const real *slope, const real *shift, size_t n)
+{
+    const vreal deviation = vload_first(x, n) - vload(center);
+    const vreal gradient = vload_first(dy, n) - vload(shift);
+    vstore_first(dx, vload(factor) * vfma(deviation, vload(slope), gradient), n);
+}
+
 static void batchnorm_backward(void *dx_, const void *dy_, const void *x_, const void *mean_, const void *var_,
                                const void *gamma_, const void *dgamma_, const void *dbeta_, double eps, size_t total,
                                size_t m, size_t n, size_t ld)
@@ -164,12 +182,11 @@ static void batchnorm_backward(void *dx_, const void *dy_, const void *x_, const
         for (size_t i = 0; i < m; i++) {
             const real *dy = (const real *)dy_ + i * ld + first, *x = (const real *)x_ + i * ld + first;
             real *dx = (real *)dx_ + i * ld + first;
-            for (size_t j = 0; j < columns; j += VW) {
-                vreal deviation = vload_first(x + j, columns - j) - vload(center + j);
-                vreal gradient = vload_first(dy + j, columns - j) - vload(shift + j);
-                vreal centered = vfma(deviation, vload(slope + j), gradient);
-                vstore_first(dx + j, vload(factor + j) * centered, columns - j);
-            }
+            size_t j = 0;
+            for (; j + VW <= columns; j += VW)
+                backward_vector(dx + j, dy + j, x + j, center + j, factor + j, slope + j, shift + j, VW);
+            if (j < columns)
+                backward_vector(dx + j, dy + j, x + j, center + j, factor + j, slope + j, shift + j, columns - j);
         }
     }
 }

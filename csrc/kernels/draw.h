@@ -101,29 +101,6 @@ static void draw_permutation(int64_t *order, const fnn_random *random, size_t co
     }
 }
 
-/* Element i is summed in lane i mod 16; the lanes are folded 8, 4, 2, 1. */
-static double dot_product(const double *a, const double *b, size_t n)
-{
-    double lane[LANES] = {0};
-    vdouble sum[LANES / VD] = {0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int v = 0; v < LANES / VD; v++) {
-            vdouble x, y;
-            memcpy(&x, a + i + v * VD, sizeof x);
-            memcpy(&y, b + i + v * VD, sizeof y);
-            sum[v] += x * y;
-        }
-    }
-    memcpy(lane, sum, sizeof lane);
-    for (size_t l = 0; i + l < n; l++)
-        lane[l] += a[i + l] * b[i + l];
-    for (int half = LANES / 2; half; half /= 2)
-        for (int l = 0; l < half; l++)
-            lane[l] += lane[l + half];
-    return lane[0];
-}
-
 /* Each row loses its part along every row before it, twice (once leaves an error that grows with the condition
  * number), and is normalised. A row that vanishes stays zero. */
 static void orthonormalize(double *a, size_t rows, size_t columns)
@@ -133,12 +110,12 @@ static void orthonormalize(double *a, size_t rows, size_t columns)
         for (int pass = 0; pass < 2; pass++) {
             for (size_t before = 0; before < i; before++) {
                 const double *restrict unit = a + before * columns;
-                double part = dot_product(row, unit, columns);
+                double part = weighted_sum(row, unit, columns);
                 for (size_t j = 0; j < columns; j++)
                     row[j] -= part * unit[j];
             }
         }
-        double norm = __builtin_sqrt(dot_product(row, row, columns));
+        double norm = __builtin_sqrt(weighted_sum(row, row, columns));
         for (size_t j = 0; j < columns && norm > 0; j++)
             row[j] /= norm;
     }

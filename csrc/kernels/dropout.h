@@ -4,8 +4,10 @@
 typedef uint8_t vu8 __attribute__((vector_size(FNN_VBYTES)));
 typedef uint16_t vu16 __attribute__((vector_size(FNN_VBYTES)));
 
-/* Elements per stretch: a multiple of FNN_VBYTES that stays in L1. */
-enum { DROPOUT_STRETCH = 1024 };
+enum {
+    DROPOUT_STEP = 2 * FNN_VBYTES, /* elements whose bits are drawn at once */
+    DROPOUT_STRETCH = 1024         /* elements per stretch: a multiple of it that stays in L1 */
+};
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "16-bit lanes are taken from 64-bit lanes low half first");
 
@@ -23,17 +25,21 @@ FNN_INLINE vu8 pack_comparisons(vu16 low, vu16 high)
 #endif
 }
 
-/* kept (count, rounded up to FNN_VBYTES) = 1 where the 16 random bits are >= threshold, else 0; from block on. */
+/* kept (count, rounded up to DROPOUT_STEP) = 1 where the 16 random bits are >= threshold, else 0; from block on. */
 static void draw_kept(uint8_t *kept, uint32_t threshold, const fnn_random *random, uint64_t block, size_t count)
 {
     vu16 limit = (uint16_t)threshold - (vu16){0};
     vu8 one = (uint8_t)(threshold < 65536) - (vu8){0}; /* at 65536 nothing is kept */
-    for (size_t i = 0; i < count; i += FNN_VBYTES, block += VD) {
-        philox_lanes w = philox_vector(random, block);
-        vu64 low = (w.word[0] & 0xffffffff) | w.word[1] << 32;
-        vu64 high = (w.word[2] & 0xffffffff) | w.word[3] << 32;
-        vu8 bytes = one & ~pack_comparisons((vu16)((vu16)low < limit), (vu16)((vu16)high < limit));
-        memcpy(kept + i, &bytes, sizeof bytes);
+    for (size_t i = 0; i < count; i += DROPOUT_STEP, block += DROPOUT_STEP / 8) {
+        philox_lanes w[DROPOUT_STEP / FNN_VBYTES];
+        philox_vectors(w, random, block, DROPOUT_STEP / FNN_VBYTES);
+        FNN_UNROLL
+        for (int v = 0; v < DROPOUT_STEP / FNN_VBYTES; v++) {
+            vu64 low = (w[v].word[0] & 0xffffffff) | w[v].word[1] << 32;
+            vu64 high = (w[v].word[2] & 0xffffffff) | w[v].word[3] << 32;
+            vu8 bytes = one & ~pack_comparisons((vu16)((vu16)low < limit), (vu16)((vu16)high < limit));
+            memcpy(kept + i + v * FNN_VBYTES, &bytes, sizeof bytes);
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 /* Gather: rows of features of any type and layout become rows of `real`. A row is converted by the function of its
- * type, then scaled and standardised in place while it is in L1. */
+ * type, then scaled and standardised in place while it is in the first-level cache. */
 
 typedef void convert_row(real *out, const unsigned char *row, ptrdiff_t stride, size_t n);
 
@@ -52,20 +52,27 @@ static convert_row *conversion_of(const fnn_features *x)
     return of_type[x->dtype];
 }
 
-/* x = ((x * factor) - mean) / scale, without the operations that are absent. */
-static void standardize_row(real *x, const fnn_conversion *conversion, size_t n)
+/* (x * factor - mean) / scale of the first n elements, without the operations that are absent. */
+FNN_INLINE vreal standardize(vreal x, const real *factor, const real *mean, const real *scale, size_t n)
 {
-    const real *mean = conversion->mean, *scale = conversion->scale;
-    vreal factor = vsplat((real)conversion->factor);
-    for (size_t j = 0; j < n; j += VW) {
-        vreal v = vload_first(x + j, n - j);
-        if (conversion->factor != 1)
-            v *= factor;
-        if (mean)
-            v -= vload_first(mean + j, n - j);
-        if (scale)
-            v /= vload_first(scale + j, n - j);
-        vstore_first(x + j, v, n - j);
+    if (factor)
+        x *= *factor;
+    if (mean)
+        x -= vload_first(mean, n);
+    if (scale)
+        x /= vload_first(scale, n);
+    return x;
+}
+
+/* One row in place. */
+static void standardize_row(real *x, const real *factor, const real *mean, const real *scale, size_t n, size_t ld)
+{
+    size_t j = 0;
+    for (; j + VW <= n; j += VW)
+        vstore(x + j, standardize(vload(x + j), factor, mean ? mean + j : NULL, scale ? scale + j : NULL, VW));
+    if (j < n) {
+        const vreal last = vload_first(x + j, ld - j);
+        row_store(x, j, n, ld, standardize(last, factor, mean ? mean + j : NULL, scale ? scale + j : NULL, n - j));
     }
 }
 
@@ -75,21 +82,28 @@ FNN_INLINE void clear_padding(real *row, size_t n, size_t ld)
 {
     if (n < ld && ld - n <= PAD && ld >= PAD)
         memset(row + ld - PAD, 0, PAD * sizeof(real));
-    else
+    else if (n < ld)
         memset(row + n, 0, (ld - n) * sizeof(real));
 }
 
 static void gather(void *out, const fnn_features *x, const int64_t *rows, size_t first_row,
                    const fnn_conversion *conversion, size_t m, size_t n, size_t ld)
 {
+    /* Rows are standardised some rows after they were written: a load of what several stores have just written waits.
+     */
+    enum { BLOCK = 8 };
     convert_row *convert = conversion_of(x);
-    int plain = conversion->factor == 1 && !conversion->mean && !conversion->scale;
-    for (size_t i = 0; i < m; i++) {
-        ptrdiff_t row = (ptrdiff_t)(rows ? (size_t)rows[i] : first_row + i);
-        real *y = (real *)out + i * ld;
-        clear_padding(y, n, ld);
-        convert(y, (const unsigned char *)x->data + row * x->row_stride, x->column_stride, n);
-        if (!plain)
-            standardize_row(y, conversion, n);
+    const real factor = (real)conversion->factor, *scaled = conversion->factor != 1 ? &factor : NULL;
+    const int plain = !scaled && !conversion->mean && !conversion->scale;
+    for (size_t start = 0; start < m; start += BLOCK) {
+        const size_t end = m - start < BLOCK ? m : start + BLOCK;
+        for (size_t i = start; i < end; i++) {
+            ptrdiff_t row = (ptrdiff_t)(rows ? (size_t)rows[i] : first_row + i);
+            real *y = (real *)out + i * ld;
+            clear_padding(y, n, ld);
+            convert(y, (const unsigned char *)x->data + row * x->row_stride, x->column_stride, n);
+        }
+        for (size_t i = start; !plain && i < end; i++)
+            standardize_row((real *)out + i * ld, scaled, conversion->mean, conversion->scale, n, ld);
     }
 }

@@ -1,15 +1,6 @@
 /* Losses by rows: the value in double, summed in 16 lanes; the gradient in real. Rows are read in whole vectors as far
  * as ld allows, and lanes beyond the n columns are masked. */
 
-/* Every bit of lane i is set where i < n. */
-FNN_INLINE vint first_lanes(size_t n)
-{
-    static const real_int numbers[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vint lane;
-    memcpy(&lane, numbers, sizeof lane);
-    return lane < (real_int)(n < VW ? n : VW);
-}
-
 /* ---- losses that are sums over elements ---- */
 
 enum elementwise_loss { LOSS_BINARY_CROSS_ENTROPY, LOSS_MSE, LOSS_MAE, LOSS_HUBER, LOSS_POISSON };
@@ -24,7 +15,7 @@ FNN_INLINE loss_terms loss_of(enum elementwise_loss kind, vreal y, vreal t, real
     const vreal zero = vsplat(0), one = vsplat(1), error = y - t;
     switch (kind) {
     case LOSS_BINARY_CROSS_ENTROPY: {
-        vreal e = vexp(-vabs(y));
+        vreal e = vexp_negative(-vabs(y));
         vreal sigmoid = vselect(y < 0, e, one) / (one + e);
         return (loss_terms){vfma(-y, t, vmax(y, zero)) + vlog1p(e), sigmoid - t};
     }
@@ -45,23 +36,21 @@ FNN_INLINE loss_terms loss_of(enum elementwise_loss kind, vreal y, vreal t, real
     }
 }
 
-/* Columns of one block of lanes: n of them count, ld exist. */
+/* One block of lanes: n of its columns count, ld have room. */
 FNN_INLINE wide_lanes elementwise_block(real *dy, const real *y, const real *t, enum elementwise_loss kind, real delta,
                                         real weight, size_t n, size_t ld)
 {
-    real values[LANES];
+    lanes values = {0};
+    FNN_UNROLL
     for (size_t k = 0; k < LANES; k += VW) {
-        if (k >= n) {
-            vstore(values + k, vsplat(0));
-            continue;
+        if (k < n) {
+            const loss_terms terms = loss_of(kind, vload_first(y + k, ld - k), vload_first(t + k, ld - k), delta);
+            values.v[k / VW] = vkeep_first(terms.value, n - k);
+            if (dy)
+                row_store(dy, k, n, ld, terms.gradient * weight);
         }
-        loss_terms terms = loss_of(kind, vload_first(y + k, ld - k), vload_first(t + k, ld - k), delta);
-        const vint counted = first_lanes(n - k);
-        vstore(values + k, (vreal)((vint)terms.value & counted));
-        if (dy)
-            vstore_first(dy + k, (vreal)((vint)(terms.gradient * weight) & counted), ld - k);
     }
-    const wide_lanes wide = widen(values);
+    const wide_lanes wide = widen_lanes(values);
     return kind == LOSS_MSE ? wide_multiply(wide, wide) : wide;
 }
 
@@ -82,7 +71,7 @@ FNN_INLINE void elementwise_rows(double *loss, real *dy, const real *y, const re
         }
         loss[i] = wide_sum(sum) / (double)n;
         if (dy) {
-            memset(dy + n, 0, (ld - n) * sizeof(real));
+            row_clear(dy, n, ld);
             dy += ld;
         }
     }
@@ -122,9 +111,9 @@ static void loss_poisson(double *loss, void *dy, const void *y, const void *t, c
  * -log softmax(z)_j = log_sum + (max - z_j), both terms >= 0: nothing overflows and nothing cancels. A target t_j
  * becomes keep t_j + floor by label smoothing. */
 
-FNN_INLINE vreal smoothed(const real *t, size_t columns, real keep, real floor)
+FNN_INLINE vreal smoothed(const real *t, size_t j, size_t n, size_t ld, real keep, real floor)
 {
-    return t ? vload_first(t, columns) * keep + floor : vsplat(floor);
+    return t ? row_load(t, j, n, ld, 0) * keep + floor : vsplat(floor);
 }
 
 /* *mass = sum_j t_j, *cross = sum_j t_j (max - z_j) of the smoothed targets; with t = NULL every target is floor. */
@@ -133,18 +122,19 @@ FNN_INLINE void target_sums(double *mass, double *cross, const real *z, const re
 {
     wide_lanes masses = {0}, crosses = {0};
     for (size_t j = 0; j < n; j += LANES) {
-        real targets[LANES] = {0}, terms[LANES] = {0};
-        for (size_t k = 0; k < LANES && j + k < n; k += VW) {
-            const size_t column = j + k;
-            vreal target = smoothed(t ? t + column : NULL, ld - column, keep, floor);
-            vreal term = target * (max - vload_first(z + column, ld - column));
-            const vint counted = first_lanes(n - column);
-            vstore(targets + k, (vreal)((vint)target & counted));
-            /* A target of 0 adds 0 even where its logit is -inf. */
-            vstore(terms + k, (vreal)((vint)term & counted & (target != 0)));
+        lanes targets = {0}, terms = {0};
+        FNN_UNROLL
+        for (size_t k = 0; k < LANES; k += VW) {
+            if (j + k < n) {
+                const vreal target = vkeep_first(smoothed(t, j + k, n, ld, keep, floor), n - j - k);
+                const vreal term = target * (max - row_load(z, j + k, n, ld, 0));
+                targets.v[k / VW] = target;
+                /* A target of 0 adds 0 even where its logit is -inf. */
+                terms.v[k / VW] = (vreal)((vint)term & (target != 0));
+            }
         }
-        masses = wide_add(masses, widen(targets));
-        crosses = wide_add(crosses, widen(terms));
+        masses = wide_add(masses, widen_lanes(targets));
+        crosses = wide_add(crosses, widen_lanes(terms));
     }
     *mass = wide_sum(masses);
     *cross = wide_sum(crosses);
@@ -155,50 +145,64 @@ FNN_INLINE void cross_entropy_gradient(real *dz, const real *t, real ratio, real
                                        size_t n, size_t ld)
 {
     for (size_t j = 0; j < n; j += VW) {
-        vreal target = smoothed(t ? t + j : NULL, ld - j, keep, floor);
-        vreal gradient = (vload_first(dz + j, ld - j) * ratio - target) * weight;
-        vstore_first(dz + j, (vreal)((vint)gradient & first_lanes(n - j)), ld - j);
+        const vreal target = smoothed(t, j, n, ld, keep, floor);
+        const vreal gradient = (row_load(dz, j, n, ld, 0) * ratio - target) * weight;
+        row_store(dz, j, n, ld, gradient);
     }
-    memset(dz + n, 0, (ld - n) * sizeof(real));
+    row_clear(dz, n, ld);
 }
 
-static void loss_cross_entropy_labels(double *loss, void *dz_, const void *z_, const int32_t *labels,
+/* labels or t is NULL. What needs z comes first: dz may be z. */
+FNN_INLINE void cross_entropy_rows(double *loss, real *dz, const real *z, const int32_t *labels, const real *t,
+                                   const double *row_weight, double smoothing, size_t m, size_t n, size_t ld)
+{
+    const real keep = (real)(1 - smoothing), floor = (real)(smoothing / (double)n);
+    for (size_t start = 0; start < m; start += ROW_BLOCK) {
+        const size_t rows = m - start < ROW_BLOCK ? m - start : ROW_BLOCK;
+        real max[ROW_BLOCK], sum[ROW_BLOCK], log_sum[ROW_BLOCK];
+        double mass[ROW_BLOCK], rest[ROW_BLOCK]; /* loss = mass log_sum + rest */
+        for (size_t i = 0; i < rows; i++)
+            max[i] = row_max(z + i * ld, n, ld);
+        for (size_t i = 0; i < rows; i++) {
+            rest[i] = 0;
+            if (t || smoothing != 0)
+                target_sums(&mass[i], &rest[i], z + i * ld, t ? t + i * ld : NULL, max[i], keep, floor, n, ld);
+            if (labels) {
+                mass[i] = 1;
+                rest[i] += (1 - smoothing) * ((double)max[i] - (double)z[i * ld + (size_t)labels[start + i]]);
+            }
+        }
+        for (size_t i = 0; i < rows; i++)
+            sum[i] = row_exp_sum(dz ? dz + i * ld : NULL, z + i * ld, max[i], n, ld);
+        for (size_t i = rows; i < ROW_BLOCK; i++)
+            sum[i] = 1;
+        for (size_t i = 0; i < ROW_BLOCK; i += VW)
+            vstore(log_sum + i, vlog(vload(sum + i)));
+        for (size_t i = 0; i < rows; i++)
+            loss[start + i] = mass[i] * (double)log_sum[i] + rest[i];
+        for (size_t i = 0; dz && i < rows; i++) {
+            real *row = dz + i * ld;
+            const real ratio = (real)(mass[i] / (double)sum[i]), weight = (real)row_weight[start + i];
+            const size_t label = labels ? (size_t)labels[start + i] : 0;
+            const real of_label = (row[label] * ratio - (keep + floor)) * weight;
+            cross_entropy_gradient(row, t ? t + i * ld : NULL, ratio, weight, keep, floor, n, ld);
+            if (labels)
+                row[label] = of_label;
+        }
+        z += rows * ld;
+        t = t ? t + rows * ld : NULL;
+        dz = dz ? dz + rows * ld : NULL;
+    }
+}
+
+static void loss_cross_entropy_labels(double *loss, void *dz, const void *z, const int32_t *labels,
                                       const double *row_weight, double smoothing, size_t m, size_t n, size_t ld)
 {
-    const real keep = (real)(1 - smoothing), floor = (real)(smoothing / (double)n);
-    for (size_t i = 0; i < m; i++) {
-        const real *z = (const real *)z_ + i * ld;
-        real *dz = dz_ ? (real *)dz_ + i * ld : NULL;
-        const size_t label = (size_t)labels[i];
-        const real max = row_max(z, n);
-        const double margin = (double)max - (double)z[label];
-        double mass, cross = 0;
-        if (smoothing != 0)
-            target_sums(&mass, &cross, z, NULL, max, keep, floor, n, ld);
-        const real sum = row_exp_sum(dz, z, max, n);
-        loss[i] = (double)vlog(vsplat(sum))[0] + (1 - smoothing) * margin + cross;
-        if (dz) {
-            const real ratio = (real)(1 / (double)sum), weight = (real)row_weight[i];
-            const real of_label = (dz[label] * ratio - (keep + floor)) * weight;
-            cross_entropy_gradient(dz, NULL, ratio, weight, keep, floor, n, ld);
-            dz[label] = of_label;
-        }
-    }
+    cross_entropy_rows(loss, dz, z, labels, NULL, row_weight, smoothing, m, n, ld);
 }
 
-static void loss_cross_entropy(double *loss, void *dz_, const void *z_, const void *t_, const double *row_weight,
+static void loss_cross_entropy(double *loss, void *dz, const void *z, const void *t, const double *row_weight,
                                double smoothing, size_t m, size_t n, size_t ld)
 {
-    const real keep = (real)(1 - smoothing), floor = (real)(smoothing / (double)n);
-    for (size_t i = 0; i < m; i++) {
-        const real *z = (const real *)z_ + i * ld, *t = (const real *)t_ + i * ld;
-        real *dz = dz_ ? (real *)dz_ + i * ld : NULL;
-        const real max = row_max(z, n);
-        double mass, cross;
-        target_sums(&mass, &cross, z, t, max, keep, floor, n, ld);
-        const real sum = row_exp_sum(dz, z, max, n);
-        loss[i] = mass * (double)vlog(vsplat(sum))[0] + cross;
-        if (dz)
-            cross_entropy_gradient(dz, t, (real)(mass / (double)sum), (real)row_weight[i], keep, floor, n, ld);
-    }
+    cross_entropy_rows(loss, dz, z, NULL, t, row_weight, smoothing, m, n, ld);
 }

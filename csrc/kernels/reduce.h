@@ -24,20 +24,45 @@ FNN_INLINE vdouble widen_vector(const real *x)
 FNN_INLINE wide_lanes widen(const real x[LANES])
 {
     wide_lanes wide;
+    FNN_UNROLL
     for (int k = 0; k < LANES / VD; k++)
         wide.v[k] = widen_vector(x + k * VD);
+    return wide;
+}
+
+/* The same of lanes that were computed. */
+FNN_INLINE wide_lanes widen_lanes(lanes x)
+{
+    wide_lanes wide;
+#if FNN_VBYTES == 64 && FNN_REAL_BITS == 32
+    wide.v[0] = (vdouble)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)x.v[0]));
+    wide.v[1] = (vdouble)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)x.v[0], 1));
+#elif FNN_VBYTES == 32 && FNN_REAL_BITS == 32
+    FNN_UNROLL
+    for (int k = 0; k < LANES / VW; k++) {
+        wide.v[2 * k] = (vdouble)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)x.v[k]));
+        wide.v[2 * k + 1] = (vdouble)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)x.v[k], 1));
+    }
+#else
+    real values[LANES];
+    memcpy(values, &x, sizeof values);
+    wide = widen(values);
+#endif
     return wide;
 }
 
 FNN_INLINE wide_lanes wide_load(const double x[LANES])
 {
     wide_lanes wide;
-    memcpy(&wide, x, sizeof wide);
+    FNN_UNROLL
+    for (int k = 0; k < LANES / VD; k++)
+        memcpy(&wide.v[k], x + k * VD, sizeof(vdouble));
     return wide;
 }
 
 FNN_INLINE wide_lanes wide_add(wide_lanes a, wide_lanes b)
 {
+    FNN_UNROLL
     for (int k = 0; k < LANES / VD; k++)
         a.v[k] += b.v[k];
     return a;
@@ -45,6 +70,7 @@ FNN_INLINE wide_lanes wide_add(wide_lanes a, wide_lanes b)
 
 FNN_INLINE wide_lanes wide_multiply(wide_lanes a, wide_lanes b)
 {
+    FNN_UNROLL
     for (int k = 0; k < LANES / VD; k++)
         a.v[k] *= b.v[k];
     return a;
@@ -52,6 +78,7 @@ FNN_INLINE wide_lanes wide_multiply(wide_lanes a, wide_lanes b)
 
 FNN_INLINE wide_lanes wide_abs(wide_lanes a)
 {
+    FNN_UNROLL
     for (int k = 0; k < LANES / VD; k++)
         a.v[k] = (vdouble)((vu64)a.v[k] & ~((uint64_t)1 << 63));
     return a;
@@ -59,20 +86,17 @@ FNN_INLINE wide_lanes wide_abs(wide_lanes a)
 
 FNN_INLINE double wide_sum(wide_lanes a)
 {
-    double x[LANES];
-    memcpy(x, &a, sizeof x);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++)
-            x[i] += x[i + half];
-    return x[0];
+    FNN_FOLD(a.v, VD, FNN_UPPER_DOUBLES, FNN_PLUS);
+    return a.v[0][0];
 }
 
+/* weights may be NULL. */
 static double weighted_sum(const double *values, const double *weights, size_t count)
 {
     wide_lanes sum = {0};
     size_t i = 0;
     for (; i + LANES <= count; i += LANES) {
-        wide_lanes terms = wide_load(values + i);
+        const wide_lanes terms = wide_load(values + i);
         sum = wide_add(sum, weights ? wide_multiply(terms, wide_load(weights + i)) : terms);
     }
     double rest[LANES] = {0};
@@ -81,53 +105,60 @@ static double weighted_sum(const double *values, const double *weights, size_t c
     return wide_sum(wide_add(sum, wide_load(rest)));
 }
 
-FNN_INLINE wide_lanes penalized_gradient(const real g[LANES], const real p[LANES], vreal l1, vreal l2)
+enum sum_kind { SUM_MAGNITUDES, SUM_SQUARES, SUM_PENALIZED_SQUARES };
+
+/* One block's terms: |x|, x^2, or (x + l1 sign(p) + 2 l2 p)^2. */
+FNN_INLINE wide_lanes sum_block(enum sum_kind kind, const real *x, const real *p, real l1, real twice_l2)
 {
-    real terms[LANES];
-    for (int k = 0; k < LANES; k += VW) {
-        vreal w = vload(p + k);
-        vreal slope = vselect(w > 0, l1, vselect(w < 0, -l1, vsplat(0)));
-        vstore(terms + k, vload(g + k) + slope + (l2 + l2) * w);
+    if (kind == SUM_MAGNITUDES)
+        return wide_abs(widen(x));
+    wide_lanes terms;
+    if (kind == SUM_SQUARES) {
+        terms = widen(x);
+    } else {
+        lanes gradient;
+        FNN_UNROLL
+        for (int k = 0; k < LANES; k += VW) {
+            const vreal w = vload(p + k);
+            vreal g = vload(x + k);
+            if (l1 != 0)
+                g += vselect(w == 0, vsplat(0), vwith_sign(vsplat(l1), w));
+            gradient.v[k / VW] = g + twice_l2 * w;
+        }
+        terms = widen_lanes(gradient);
     }
-    return widen(terms);
+    return wide_multiply(terms, terms);
 }
 
-static double square_norm(const void *g_, const void *p_, double l1, double l2, size_t count)
+/* With AVX2 the conversions bound the sum of squares, one vector a cycle: more lanes would gain nothing (Zen 3). */
+FNN_INLINE double sum_of(enum sum_kind kind, const real *x, const real *p, real l1, real twice_l2, size_t count)
 {
-    const real *g = g_, *p = p_;
-    const int penalized = l1 != 0 || l2 != 0;
-    const vreal slope = vsplat((real)l1), curvature = vsplat((real)l2);
     wide_lanes sum = {0};
     size_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        wide_lanes terms = penalized ? penalized_gradient(g + i, p + i, slope, curvature) : widen(g + i);
-        sum = wide_add(sum, wide_multiply(terms, terms));
-    }
+    for (; i + LANES <= count; i += LANES)
+        sum = wide_add(sum, sum_block(kind, x + i, p + i, l1, twice_l2));
     if (i < count) {
-        real g_rest[LANES] = {0}, p_rest[LANES] = {0};
-        memcpy(g_rest, g + i, (count - i) * sizeof(real));
-        if (penalized)
+        real x_rest[LANES] = {0}, p_rest[LANES] = {0};
+        memcpy(x_rest, x + i, (count - i) * sizeof(real));
+        if (kind == SUM_PENALIZED_SQUARES)
             memcpy(p_rest, p + i, (count - i) * sizeof(real));
-        wide_lanes terms = penalized ? penalized_gradient(g_rest, p_rest, slope, curvature) : widen(g_rest);
-        sum = wide_add(sum, wide_multiply(terms, terms));
+        sum = wide_add(sum, sum_block(kind, x_rest, p_rest, l1, twice_l2));
     }
     return wide_sum(sum);
 }
 
-static double penalty(const void *p_, double l1, double l2, size_t count)
+static double square_norm(const void *g, const void *p, double l1, double l2, size_t count)
 {
-    const real *p = p_;
-    const size_t whole = count - count % LANES;
-    real rest[LANES] = {0};
-    memcpy(rest, p + whole, (count - whole) * sizeof(real));
-    wide_lanes magnitudes = {0}, squares = {0};
-    for (size_t i = 0; i <= whole; i += LANES) {
-        wide_lanes terms = widen(i < whole ? p + i : rest);
-        magnitudes = wide_add(magnitudes, wide_abs(terms));
-        squares = wide_add(squares, wide_multiply(terms, terms));
-    }
-    /* An absent penalty contributes nothing, even where its sum overflows. */
-    return (l1 != 0 ? l1 * wide_sum(magnitudes) : 0) + (l2 != 0 ? l2 * wide_sum(squares) : 0);
+    if (l1 == 0 && l2 == 0)
+        return sum_of(SUM_SQUARES, g, g, 0, 0, count);
+    return sum_of(SUM_PENALIZED_SQUARES, g, p, (real)l1, 2 * (real)l2, count);
+}
+
+/* An absent penalty contributes nothing, even where its sum overflows. */
+static double penalty(const void *p, double l1, double l2, size_t count)
+{
+    return (l1 != 0 ? l1 * sum_of(SUM_MAGNITUDES, p, p, 0, 0, count) : 0) +
+           (l2 != 0 ? l2 * sum_of(SUM_SQUARES, p, p, 0, 0, count) : 0);
 }
 
 static ptrdiff_t first_nonfinite(const void *x_, size_t count)

@@ -44,6 +44,13 @@ enum {
 
 #define FNN_INLINE static inline __attribute__((always_inline))
 
+/* Before a loop of few, known iterations over an array that is to live in registers. */
+#ifdef __clang__
+#define FNN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FNN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 FNN_INLINE vreal vload(const real *p)
 {
     vreal v;
@@ -126,7 +133,13 @@ FNN_INLINE vreal vfma(vreal a, vreal b, vreal c)
 /* mask ? a : b, lane by lane; mask comes from a comparison. */
 FNN_INLINE vreal vselect(vint mask, vreal a, vreal b)
 {
+#if FNN_VBYTES == 32 && FNN_REAL_BITS == 32
+    return (vreal)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask);
+#elif FNN_VBYTES == 32
+    return (vreal)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)mask);
+#else
     return (vreal)((mask & (vint)a) | (~mask & (vint)b));
+#endif
 }
 
 /* a > b ? a : b, and a < b ? a : b below: of equal numbers (zeros of either sign) and where one is NaN, b. */
@@ -190,25 +203,79 @@ FNN_INLINE vreal vsqrt(vreal a)
 #endif
 }
 
-/* The sum of 16 lanes, folded 8, 4, 2, 1 whatever the register width, so that every width gives the same bits. */
+/* Lane i + half of v, of n lanes, in lane i < half; the other lanes hold anything. `half` is a literal. */
+#define FNN_LANE(i, half, n) ((i) < (half) ? ((i) + (half)) % (n) : -1)
+#define FNN_LANES_2(half, n) FNN_LANE(0, half, n), FNN_LANE(1, half, n)
+#define FNN_LANES_4(half, n) FNN_LANES_2(half, n), FNN_LANE(2, half, n), FNN_LANE(3, half, n)
+#define FNN_LANES_8(half, n) \
+    FNN_LANES_4(half, n), FNN_LANE(4, half, n), FNN_LANE(5, half, n), FNN_LANE(6, half, n), FNN_LANE(7, half, n)
+#define FNN_LANES_16(half, n)                                                                                       \
+    FNN_LANES_8(half, n), FNN_LANE(8, half, n), FNN_LANE(9, half, n), FNN_LANE(10, half, n), FNN_LANE(11, half, n), \
+        FNN_LANE(12, half, n), FNN_LANE(13, half, n), FNN_LANE(14, half, n), FNN_LANE(15, half, n)
+#if FNN_VBYTES == 64
+#define FNN_UPPER_DOUBLES(v, half) __builtin_shufflevector(v, v, FNN_LANES_8(half, 8))
+#define FNN_UPPER_FLOATS(v, half) __builtin_shufflevector(v, v, FNN_LANES_16(half, 16))
+#elif FNN_VBYTES == 32
+#define FNN_UPPER_DOUBLES(v, half) __builtin_shufflevector(v, v, FNN_LANES_4(half, 4))
+#define FNN_UPPER_FLOATS(v, half) __builtin_shufflevector(v, v, FNN_LANES_8(half, 8))
+#else
+#define FNN_UPPER_DOUBLES(v, half) __builtin_shufflevector(v, v, FNN_LANES_2(half, 2))
+#define FNN_UPPER_FLOATS(v, half) __builtin_shufflevector(v, v, FNN_LANES_4(half, 4))
+#endif
+#if FNN_REAL_BITS == 32
+#define FNN_UPPER FNN_UPPER_FLOATS
+#else
+#define FNN_UPPER FNN_UPPER_DOUBLES
+#endif
+
+/* The LANES / width vectors of v[] folded to one number, 8, 4, 2, 1 whatever the register width, so that every width
+ * gives the same bits. `upper` is FNN_UPPER or FNN_UPPER_DOUBLES; combine(a, b) gets the upper half as b. */
+#define FNN_FOLD(v, width, upper, combine)                      \
+    do {                                                        \
+        FNN_UNROLL                                              \
+        for (int half = LANES / (width) / 2; half; half /= 2) { \
+            FNN_UNROLL                                          \
+            for (int k = 0; k < half; k++)                      \
+                (v)[k] = combine((v)[k], (v)[k + half]);        \
+        }                                                       \
+        if ((width) > 8)                                        \
+            (v)[0] = combine((v)[0], upper((v)[0], 8));         \
+        if ((width) > 4)                                        \
+            (v)[0] = combine((v)[0], upper((v)[0], 4));         \
+        if ((width) > 2)                                        \
+            (v)[0] = combine((v)[0], upper((v)[0], 2));         \
+        (v)[0] = combine((v)[0], upper((v)[0], 1));             \
+    } while (0)
+#define FNN_PLUS(a, b) ((a) + (b))
+#define FNN_LARGER(a, b) vmax(b, a)
+
+/* 16 lanes of real. */
 typedef struct lanes {
     vreal v[LANES / VW];
 } lanes;
 
 FNN_INLINE real lanes_sum(lanes a)
 {
-    real x[LANES];
-    memcpy(x, &a, sizeof x);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++)
-            x[i] += x[i + half];
-    return x[0];
+    FNN_FOLD(a.v, VW, FNN_UPPER, FNN_PLUS);
+    return a.v[0][0];
+}
+
+FNN_INLINE real lanes_max(lanes a)
+{
+    FNN_FOLD(a.v, VW, FNN_UPPER, FNN_LARGER);
+    return a.v[0][0];
 }
 
 /* Up to n elements: a whole vector where n >= VW, else a partial one. */
 FNN_INLINE vreal vload_first(const real *p, size_t n)
 {
     return n >= VW ? vload(p) : vload_partial(p, n);
+}
+
+/* v in the first n lanes, 0 in the others. */
+FNN_INLINE vreal vkeep_first(vreal v, size_t n)
+{
+    return n >= VW ? v : (vreal)((vint)v & vfirst(n));
 }
 
 FNN_INLINE void vstore_first(real *p, vreal v, size_t n)
