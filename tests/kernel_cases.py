@@ -276,6 +276,9 @@ def softmax_forward(h):
             # An argument of exp below -100 counts for nothing; rounding one of size a costs a eps.
             error = (min(2 * spread, 100) + 16 + n / 8) * h.eps * expected + np.finfo(h.dtype).tiny
             check_zero_padded(y, expected, error, f"m={m} n={n} ld={ld} spread={spread}")
+        x[:1] = np.nan
+        y = h.run("softmax_forward", h.poison(m, ld), h.with_pads(x, ld), m, n, ld)
+        check_zero_padded(y, reference.softmax_forward(x), error, f"m={m} n={n} ld={ld} NaN")
 
 
 @case
@@ -517,6 +520,11 @@ def check_loss(h, name, targets, parameters, spreads=(3,)):
         assert value_only.tobytes() == loss.tobytes(), f"{context}: dy NULL"
         aliased_loss, aliased = h.run(name, h.poison(m, dtype=np.float64), padded_y, *arguments)
         assert (aliased_loss.tobytes(), aliased.tobytes()) == (loss.tobytes(), dy.tobytes()), f"{context}: dy is y"
+        y[:1] = np.nan
+        arguments = h.with_pads(y, ld), *arguments[1:]
+        loss, dy = h.run(name, h.poison(m, dtype=np.float64), h.poison(m, ld), *arguments)
+        assert np.isnan(loss[:1]).all() and np.isnan(dy[:1, :n]).all(), f"{context}: NaN is lost"
+        assert not dy[:, n:].any(), f"{context}: NaN in the padding"
 
 
 @case
