@@ -298,7 +298,7 @@ static void multiply(real *c, const real *a, const real *b, const real *bias, en
                      size_t row_stride, size_t k_stride, size_t ldb)
 {
     const size_t vectors = (n + COLUMN_VECTORS * VW - 1) / (COLUMN_VECTORS * VW) * COLUMN_VECTORS;
-    const size_t spare = (n + PAD - 1) / PAD * PAD - vectors * VW;
+    const size_t padded = (n + PAD - 1) / PAD * PAD;
     const size_t n_blocks = k ? (k + BLOCK_K - 1) / BLOCK_K : 1, deepest = (k + n_blocks - 1) / n_blocks;
     const size_t block_rows = row_stride == 1 && deepest >= PACK_K ? packed_rows(deepest) : BLOCK_ROWS;
     for (size_t row = 0; row < m && vectors; row += block_rows) {
@@ -325,8 +325,8 @@ static void multiply(real *c, const real *a, const real *b, const real *bias, en
         for (size_t i = row; i < row + rows; i++) {
             if (activation != FNN_IDENTITY && activation != FNN_RELU)
                 activation_forward(c + i * ldc, c + i * ldc, activation, alpha, n);
-            if (spare && use == OVERWRITE)
-                memset(c + i * ldc + vectors * VW, 0, spare * sizeof(real));
+            for (size_t j = vectors * VW; j < padded && use == OVERWRITE; j += VW)
+                vstore(c + i * ldc + j, (vreal){0});
         }
     }
 }
