@@ -1,4 +1,4 @@
-"""The kernels of `kernels.py` under pytest-benchmark: the `make bench-kernels` verb."""
+"""The kernels of `kernels.py` under pytest-benchmark (`make bench`)."""
 
 import pytest
 

@@ -52,7 +52,7 @@ def ratios(results: Results, folder: Path) -> str | None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.7), high * 2)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axes.set_xticks(range(len(cases)), cases)
     axes.set_ylabel("time of the peer / time of fastnn")
     axes.set_title("Training steps, one thread, medians: above 1, fastnn is faster")
@@ -132,7 +132,7 @@ def threads(results: Results, folder: Path) -> str | None:
                 noise = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
                 label = f"{subject.threads} threads" if at == 0 else None
                 axes.barh(place, ratio.median, height * 0.9, color=color, xerr=noise, label=label)
-                axes.text(ratio.high + 0.03, place, f"{ratio.median:.2f}×", va="center", fontsize=8)
+                axes.text(ratio.high + 0.03, place, f"{ratio.median:.2f}x", va="center", fontsize=8)
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=1)

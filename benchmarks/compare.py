@@ -1,7 +1,7 @@
 """What a change did, with its noise: two git revisions measured side by side, or two results folders.
 
-Revisions are built apart and timed in interleaved rounds by today's benchmarks, A twice: A beside A shows what the noise
-alone can do.
+Revisions are built apart and timed in interleaved rounds by today's benchmarks, A twice: A beside A shows what the
+noise alone can do.
 """
 
 import os
@@ -43,7 +43,7 @@ def compare_results(a: Results, b: Results) -> list[str]:
                 ours[0].best / ours[1].best,
             )
             machine = theirs[0].median / theirs[1].median if all(theirs) else None
-            noise = f"floor {machine:.2f}×" if machine else MISSING
+            noise = f"floor {machine:.2f}x" if machine else MISSING
             rows.append(
                 [
                     f"{section}: {case}",

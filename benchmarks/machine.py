@@ -37,7 +37,9 @@ def processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     found = {
-        key: match[1] for key in ("model name", "cpu family", "model") if (match := re.search(rf"^{key}\s*: (.+)", text, re.M))
+        key: match[1]
+        for key in ("model name", "cpu family", "model")
+        if (match := re.search(rf"^{key}\s*: (.+)", text, re.M))
     }
     return ", ".join(value if key == "model name" else f"{key} {value}" for key, value in found.items())
 

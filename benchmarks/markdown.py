@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from .results import Results, Subject
 from .summary import Ratio, Summary
 
-MISSING = "–"
+MISSING = "-"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -26,7 +26,7 @@ def times(summary: Summary | None) -> str:
 
 def factor(ratio: Ratio | None) -> str:
     """Median over the rounds and its quartiles."""
-    return MISSING if ratio is None else f"{ratio.median:.2f}× ({ratio.low:.2f}–{ratio.high:.2f})"
+    return MISSING if ratio is None else f"{ratio.median:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
 
 
 def share(ratio: Ratio | None) -> str:
@@ -38,10 +38,9 @@ def times_table(
     section: str,
     subjects: Sequence[Subject],
     extra: dict[str, Callable[[str], str]] | None = None,
-    cases: Sequence[str] | None = None,
 ) -> list[str]:
-    """Best / median per case and subject; subjects that were never measured have no column. `extra`: further columns."""
-    cases = results.cases(section) if cases is None else cases
+    """Best / median per case and subject; who was never measured has no column. `extra`: further columns."""
+    cases = results.cases(section)
     shown = [s for s in subjects if any(results.rounds(section, case, s) for case in cases)]
     extra = extra or {}
     rows = [

@@ -30,7 +30,7 @@ class Worker:
         from benchmarks import engines, workloads
 
         if not hasattr(self.module, kind):
-            raise engines.Unsupported(f"has no {kind}.")
+            raise engines.UnsupportedError(f"has no {kind}.")
         self.run = None  # the old work's memory goes first
         work = workloads.BY_NAME.get(name, name)
         if kind == "training":
@@ -102,7 +102,7 @@ def answer(worker: Worker, command: dict[str, Any]) -> dict[str, Any]:
 
     try:
         return getattr(worker, command.pop("do"))(**command)
-    except engines.Unsupported as error:
+    except engines.UnsupportedError as error:
         return {"unsupported": str(error)}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}

@@ -148,7 +148,9 @@ WORKLOADS = [
 ]
 
 # From far too small for two threads to large enough.
-SIZES = [Workload(f"{width} wide, batch {batch}", (width,) * 4, batch) for width in (8, 32, 128) for batch in (8, 64, 512)]
+SIZES = [
+    Workload(f"{width} wide, batch {batch}", (width,) * 4, batch) for width in (8, 32, 128) for batch in (8, 64, 512)
+]
 
 PREDICTIONS = [
     Workload("1 row, 16-64-64-4", (16, 64, 64, 4), 1),

@@ -20,21 +20,21 @@ enum { VECTOR_BYTES = 16 };
 enum { SUMS = 12 };
 
 /* At least `flops` floating-point operations (a multiply-add is two); `start` is anything, and so is what comes out. */
-#define FNN_FMA(name, real)                                                                                            \
-    FNN_EXPORT real JOIN(name, FNN_ISA)(size_t flops, real start);                                                     \
-    real JOIN(name, FNN_ISA)(size_t flops, real start)                                                                 \
-    {                                                                                                                  \
-        typedef real vector __attribute__((vector_size(VECTOR_BYTES)));                                                \
-        const size_t per_round = 2 * SUMS * sizeof(vector) / sizeof(real);                                             \
-        vector sum[SUMS], total = {0}, factor = (vector){0} + (real)0.5;                                               \
-        for (int i = 0; i < SUMS; i++)                                                                                 \
-            sum[i] = (vector){0} + start + (real)i;                                                                    \
-        for (size_t round = 0; round < (flops + per_round - 1) / per_round; round++)                                   \
-            for (int i = 0; i < SUMS; i++)                                                                             \
-                sum[i] = sum[i] * factor + factor;                                                                     \
-        for (int i = 0; i < SUMS; i++)                                                                                 \
-            total += sum[i];                                                                                           \
-        return total[0];                                                                                               \
+#define FNN_FMA(name, real)                                                          \
+    FNN_EXPORT real JOIN(name, FNN_ISA)(size_t flops, real start);                   \
+    real JOIN(name, FNN_ISA)(size_t flops, real start)                               \
+    {                                                                                \
+        typedef real vector __attribute__((vector_size(VECTOR_BYTES)));              \
+        const size_t per_round = 2 * SUMS * sizeof(vector) / sizeof(real);           \
+        vector sum[SUMS], total = {0}, factor = (vector){0} + (real)0.5;             \
+        for (int i = 0; i < SUMS; i++)                                               \
+            sum[i] = (vector){0} + start + (real)i;                                  \
+        for (size_t round = 0; round < (flops + per_round - 1) / per_round; round++) \
+            for (int i = 0; i < SUMS; i++)                                           \
+                sum[i] = sum[i] * factor + factor;                                   \
+        for (int i = 0; i < SUMS; i++)                                               \
+            total += sum[i];                                                         \
+        return total[0];                                                             \
     }
 
 FNN_FMA(fnn_bench_fma_f32_, float)

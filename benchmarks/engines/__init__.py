@@ -41,7 +41,7 @@ OWN = [name for name in ENGINES if name.startswith("fastnn")]
 PEERS = [name for name in ENGINES if name not in (*OWN, "floor")]
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """The engine cannot do this work; the sentence says why."""
 
 

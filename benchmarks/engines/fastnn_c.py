@@ -6,12 +6,12 @@ import numpy as np
 
 from .. import library
 from ..workloads import Workload
-from . import Run, Unsupported
+from . import Run, UnsupportedError
 
 
 def predict(work: Workload, threads: int, dtype: str) -> Run:
     if dtype != "float32":
-        raise Unsupported("the loop in C is written for float32.")
+        raise UnsupportedError("the loop in C is written for float32.")
     widths = np.array(work.widths, np.uintp)
     net = library.call("fnn_bench_net", widths, len(work.shapes))
     if not net:

@@ -7,12 +7,12 @@ import numpy as np
 
 from .. import library
 from ..workloads import Product, Workload
-from . import Data, Run, Training, Unsupported
+from . import Data, Run, Training, UnsupportedError
 
 
 def check(threads: int) -> None:
     if threads > 1:
-        raise Unsupported("the floor is that of one core.")
+        raise UnsupportedError("the floor is that of one core.")
 
 
 def reading(size: int, passes: int) -> Run:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from ..workloads import LARGEST_NORM, PENALTY, Workload
-from . import Data, Run, Training, Unsupported
+from . import Data, Run, Training, UnsupportedError
 
 jax.config.update("jax_default_prng_impl", "rbg")  # cheaper masks than threefry's
 
@@ -57,11 +57,10 @@ def loss_of(work: Workload, p: dict, x: jax.Array, y: jax.Array, keys: list):
     return jnp.mean(jax.nn.logsumexp(outputs, axis=1) - right), moments
 
 
-def step(work: Workload, rate: float, state: dict, rows: jax.Array, x: jax.Array, y: jax.Array) -> dict:
+def step(work: Workload, rate: float, state: dict, x: jax.Array, y: jax.Array) -> dict:
+    """One training step on a batch."""
     p, keys = state["parameters"], []
     state = dict(state)
-    if not work.full_batch:
-        x, y = x[rows], y[rows]
     if work.regularised:
         state["key"], *keys = jax.random.split(state["key"], len(work.shapes))
     gradient, moments = jax.grad(loss_of, argnums=1, has_aux=True)(work, p, x, y, keys)
@@ -83,18 +82,24 @@ def step(work: Workload, rate: float, state: dict, rows: jax.Array, x: jax.Array
     return state
 
 
-def scanned(work: Workload, rate: float, state: dict, order: jax.Array, x: jax.Array, y: jax.Array) -> dict:
-    """One step per row of `order`, in one call."""
-    return lax.scan(lambda state, rows: (step(work, rate, state, rows, x, y), None), state, order)[0]
+def gather_and_step(work: Workload, rate: float, state: dict, rows: jax.Array, x: jax.Array, y: jax.Array) -> dict:
+    return step(work, rate, state, x, y) if work.full_batch else step(work, rate, state, x[rows], y[rows])
+
+
+def gather_and_steps(work: Workload, rate: float, state: dict, order: jax.Array, x: jax.Array, y: jax.Array) -> dict:
+    """One step per row of `order`, in one call; gathering all batches first is a little faster than one by one."""
+    if work.full_batch:
+        return lax.scan(lambda state, _: (step(work, rate, state, x, y), None), state, order)[0]
+    return lax.scan(lambda state, batch: (step(work, rate, state, *batch), None), state, (x[order], y[order]))[0]
 
 
 def training(work: Workload, data: Data, rate: float, threads: int, seed: int, scan: bool = False) -> Training:
     if data[0].dtype != np.float32:
-        raise Unsupported("JAX is timed in float32.")
+        raise UnsupportedError("JAX is timed in float32.")
     x = jnp.asarray(data[0])
     y = jnp.asarray(data[1], jnp.int32 if work.loss == "cross_entropy" else jnp.float32)
     state = initial(work, seed)
-    advance = jax.jit(partial(scanned if scan else step, work, rate), donate_argnums=0)
+    advance = jax.jit(partial(gather_and_steps if scan else gather_and_step, work, rate), donate_argnums=0)
     generator, no_rows = np.random.default_rng(seed), np.zeros(0, np.int32)
     batches = work.batches(lambda n: generator.permutation(n).astype(np.int32))
 
@@ -113,7 +118,7 @@ def training(work: Workload, data: Data, rate: float, threads: int, seed: int, s
 
 def predict(work: Workload, threads: int, dtype: str) -> Run:
     if dtype != "float32":
-        raise Unsupported("JAX is timed in float32.")
+        raise UnsupportedError("JAX is timed in float32.")
     p, x = initial(work, 0)["parameters"], jnp.asarray(work.features())
     evaluate = jax.jit(lambda p, x: forward(work, p, x, [])[0])
 

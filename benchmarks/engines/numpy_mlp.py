@@ -1,4 +1,4 @@
-"""A good hand-written NumPy network, the yardstick: buffers reused, products left to its BLAS, one update of one vector."""
+"""A good hand-written NumPy network: buffers reused, products left to its BLAS, one update of one vector."""
 
 import itertools
 
@@ -27,8 +27,8 @@ class NumpyMLP:
         views, gradients = self._views(self.flat, shapes), self._views(self.flat_gradient, shapes)
         layers = self.hidden + 1
         ends = np.cumsum([0, layers, layers, len(normalized), len(normalized)])
-        self.weights, self.biases, self.gammas, self.betas = (views[a:b] for a, b in zip(ends, ends[1:], strict=False))
-        self.dw, self.db, self.dgamma, self.dbeta = (gradients[a:b] for a, b in zip(ends, ends[1:], strict=False))
+        self.weights, self.biases, self.gammas, self.betas = (views[a:b] for a, b in itertools.pairwise(ends))
+        self.dw, self.db, self.dgamma, self.dbeta = (gradients[a:b] for a, b in itertools.pairwise(ends))
         for view, (weight, _) in zip(self.weights, work.weights(dtype, seed), strict=True):
             view[...] = weight
         for gamma in self.gammas:

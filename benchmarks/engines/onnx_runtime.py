@@ -6,7 +6,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from ..workloads import Workload
-from . import Run, Unsupported, repeat
+from . import Run, UnsupportedError, repeat
 
 
 def exported(work: Workload) -> bytes:
@@ -32,7 +32,7 @@ def exported(work: Workload) -> bytes:
 
 def predict(work: Workload, threads: int, dtype: str) -> Run:
     if dtype != "float32":
-        raise Unsupported("the exported net is float32.")
+        raise UnsupportedError("the exported net is float32.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

@@ -3,13 +3,13 @@
 import openvino
 
 from ..workloads import Workload
-from . import Run, Unsupported, repeat
+from . import Run, UnsupportedError, repeat
 from .onnx_runtime import exported
 
 
 def predict(work: Workload, threads: int, dtype: str) -> Run:
     if dtype != "float32":
-        raise Unsupported("the exported net is float32.")
+        raise UnsupportedError("the exported net is float32.")
     core = openvino.Core()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(core.read_model(exported(work)), "CPU", settings).create_infer_request()

@@ -5,14 +5,14 @@ import sklearn
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from ..workloads import Workload
-from . import Data, Run, Training, Unsupported, repeat
+from . import Data, Run, Training, UnsupportedError, repeat
 
 sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
 
 
 def build(work: Workload, rate: float, seed: int, regressor: bool) -> MLPClassifier | MLPRegressor:
     if work.regularised:
-        raise Unsupported("scikit-learn has no BatchNorm, dropout or clipping.")
+        raise UnsupportedError("scikit-learn has no BatchNorm, dropout or clipping.")
     kind = MLPRegressor if regressor else MLPClassifier
     return kind(
         hidden_layer_sizes=work.widths[1:-1],

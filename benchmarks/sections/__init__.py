@@ -1,8 +1,8 @@
 """What is asked: one module per section with
 
-    TITLE
-    run(suite)          measure, into suite.results
-    report(results)     Markdown lines of what was found
+TITLE
+run(suite)          measure, into suite.results
+report(results)     Markdown lines of what was found
 """
 
 import importlib

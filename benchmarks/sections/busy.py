@@ -40,9 +40,7 @@ def report(results: Results) -> list[str]:
         for subject in subjects:
             alone, ratios = results.summary("busy", case, quiet(subject)), slowdown(results, case, subject)
             if alone and ratios:
-                rows.append(
-                    [f"{case}: {subject.label}", microseconds(alone.median), *(f"{r:.2f}×" for r in ratios)]
-                )
+                rows.append([f"{case}: {subject.label}", microseconds(alone.median), *(f"{r:.2f}x" for r in ratios)])
     headings = ["step", "one quiet thread, µs", "median", "p99"]
     note = f"A sample is a block of about {BLOCK * 1e3:.0f} ms, or one step where that takes longer."
     return [note, "", *(table(headings, rows) if rows else [MISSING]), *missing_notes(results, "busy")]

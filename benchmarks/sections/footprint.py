@@ -81,7 +81,7 @@ def report(results: Results) -> list[str]:
     for engine in PACKAGES:
         times, size = facts.get("import_seconds", {}).get(engine), facts.get("installed_bytes", {}).get(engine)
         if times:
-            disk = f"{size / 1e6:.0f} MB" if size else "–"
+            disk = f"{size / 1e6:.0f} MB" if size else "-"
             if engine == "fastnn" and facts.get("wheel_bytes"):
                 disk = f"wheel {facts['wheel_bytes'] / 1e6:.2f} MB"
             rows.append([Subject(engine).label, f"{np.median(times) * 1e3:.1f} ms", disk])
@@ -90,9 +90,14 @@ def report(results: Results) -> list[str]:
         rows = []
         for engine, found in usage.items():
             if found:
-                allocations = f"{found['allocations']:.3g}" if engine == "fastnn" else "–"
+                allocations = f"{found['allocations']:.3g}" if engine == "fastnn" else "-"
                 rows.append(
-                    [Subject(engine).label, allocations, f"{found['page_faults']:.3g}", f"{found['peak_megabytes']:.0f} MB"]
+                    [
+                        Subject(engine).label,
+                        allocations,
+                        f"{found['page_faults']:.3g}",
+                        f"{found['peak_megabytes']:.0f} MB",
+                    ]
                 )
         lines += table([f"`{work}`, per step", "allocations", "page faults", "largest memory of the process"], rows)
     return lines

@@ -1,6 +1,6 @@
 """More threads: the workloads, and nets from far too small for two threads to large enough."""
 
-from ..markdown import MISSING, factor, missing_notes, table, times
+from ..markdown import factor, missing_notes, table, times
 from ..results import Results, Subject
 from ..runner import Suite
 from ..workloads import SIZES, WORKLOADS
@@ -25,4 +25,4 @@ def report(results: Results) -> list[str]:
         ratios = [results.ratio("scaling", case, ONE, subject) for subject in subjects]
         rows.append([case, times(results.summary("scaling", case, ONE)), *map(factor, ratios)])
     headings = ["step", "one thread, µs", *(f"{s.threads} threads" for s in subjects)]
-    return [*table(headings, rows), *missing_notes(results, "scaling")] or [MISSING]
+    return [*table(headings, rows), *missing_notes(results, "scaling")]
