@@ -96,7 +96,7 @@ def latency(results: Results, folder: Path) -> str | None:
     for axes, case in zip(grid[0], cases, strict=True):
         for subject in results.subjects(SINGLE):
             rounds = results.rounds(SINGLE, case, subject)
-            if not rounds or subject.engine in ("floor", "fastnn_c"):
+            if not rounds:
                 continue
             samples = np.sort(np.concatenate(rounds)) * 1e6
             color = COLORS.get(subject.engine, "black")

@@ -56,7 +56,7 @@ def call(function: str, *arguments: object) -> int:
         ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else ctypes.c_size_t(a) if isinstance(a, int) else a
         for a in arguments
     )
-    return load()[function](*converted)
+    return getattr(load(), function)(*converted)
 
 
 def multiply_add(flops: int, dtype: str) -> None:

@@ -58,7 +58,7 @@ def product(product: Product, threads: int, dtype: str) -> Run:
 def kernel(name: str, threads: int, dtype: str) -> Run:
     from ..kernels import KERNELS
 
-    return reading(KERNELS[name].traffic, 1)
+    return reading(KERNELS[name].footprint, 1)
 
 
 def speed(name: str, threads: int, dtype: str) -> Run:

@@ -1,4 +1,4 @@
-"""The kernels that work element by element or row by row, beside NumPy and beside the bare reading of as many bytes."""
+"""The kernels that work element by element or row by row, beside NumPy and beside the bare reading of their arrays."""
 
 from ..kernels import KERNELS
 from ..markdown import MISSING, factor, missing_notes, share, table
@@ -29,7 +29,7 @@ def report(results: Results) -> list[str]:
             ]
         )
     return [
-        "float32, one thread; the floor reads as many bytes as the kernel must read and write.",
+        "float32, one thread; the bandwidth is that of reading all arrays of the kernel once.",
         "",
         *table(["kernel", "ns per element", "of the bandwidth", "beside NumPy"], rows),
         *missing_notes(results, "kernels"),

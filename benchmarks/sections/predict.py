@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ..markdown import MISSING, microseconds, missing_notes, share, table, times_table
+from ..markdown import microseconds, missing_notes, share, table, times_table
 from ..results import Results, Subject
 from ..runner import Suite
 from ..workloads import PREDICTIONS
@@ -14,6 +14,7 @@ ENGINES = (
 )
 OWN, FLOOR = Subject("fastnn"), Subject("floor")
 SINGLE = "single calls"  # the section of latencies: one sample per call
+NOT_SINGLE = ("floor", "fastnn_c")  # a call of these through ctypes takes longer than what it calls
 
 
 def run(suite: Suite) -> None:
@@ -22,7 +23,7 @@ def run(suite: Suite) -> None:
         with suite.workers([*subjects, FLOOR]) as workers:
             suite.measure("predict", work.name, workers, "predict", work.name)
             if work.batch == 1:
-                one_core = [worker for worker in workers if worker.subject.threads == 1]
+                one_core = [w for w in workers if w.subject.threads == 1 and w.subject.engine not in NOT_SINGLE]
                 suite.measure(SINGLE, work.name, one_core, "predict", work.name, block=0)
 
 
@@ -43,9 +44,9 @@ def report(results: Results) -> list[str]:
     rows = []
     for case in results.cases(SINGLE):
         for subject in results.subjects(SINGLE):
-            if subject != FLOOR and (s := results.summary(SINGLE, case, subject)):
+            if s := results.summary(SINGLE, case, subject):
                 values = (s.best, s.lower_quartile, s.median, s.upper_quartile, s.p99)
-                rows.append([f"{case}: {subject.label}", *map(microseconds, values), f"{s.samples:,}" or MISSING])
+                rows.append([f"{case}: {subject.label}", *map(microseconds, values), f"{s.samples:,}"])
     lines += ["", "Single calls, one thread, microseconds, the clock's own 0.05 included:", ""]
     lines += table(["call", "best", "quartile", "median", "quartile", "p99", "calls"], rows)
     return [*lines, *missing_notes(results, "predict")]
