@@ -2,16 +2,17 @@
 
 import argparse
 import datetime
-import sys
 from pathlib import Path
+from typing import Any
 
 from . import compare, library, machine, report, sections
 from .engines import ENGINES
 from .results import Results
 from .runner import Suite
-from .workloads import SIZES, WORKLOADS
+from .workloads import PREDICTIONS, SIZES, WORKLOADS
 
 RESULTS = library.ROOT / "benchmarks" / "results"
+ROUNDS_OF_COMPARE = 15  # few engines, and small differences
 
 
 def names(known: list[str]):
@@ -32,20 +33,19 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="measure, write JSON, Markdown and charts")
     run.add_argument("--only", type=names(list(sections.SECTIONS)), default=list(sections.SECTIONS), help="sections")
     run.add_argument("--engines", type=names(list(ENGINES)), default=[], help="who is measured (default: all)")
-    works = [work.name for work in (*WORKLOADS, *SIZES)]
-    run.add_argument("--works", type=names(works), default=[], help="which training steps (default: all)")
     run.add_argument("--data", default="", help="folder with mnist.npz and covtype.npz")
     run.add_argument("--name", help="of the folder in --out (default: the time)")
     run.add_argument("--out", type=Path, default=RESULTS, help="folder for results (default: %(default)s)")
-    run.add_argument("--quick", action="store_true", help="two short rounds: to see that all works, not how fast")
     again = commands.add_parser("report", help="write Markdown and charts of a results folder again")
     again.add_argument("folder", type=Path)
     two = commands.add_parser("compare", help="what a change did, with its noise")
     two.add_argument("a", help="a git revision, or a results folder")
     two.add_argument("b", help="another one")
-    two.add_argument("--quick", action="store_true", help="few rounds")
+    works = [work.name for work in (*WORKLOADS, *SIZES, *PREDICTIONS)]
     for command in (run, two):
+        command.add_argument("--works", type=names(works), default=[], help="what is timed (default: all)")
         command.add_argument("--core", type=int, help="for one thread (default: the last one that may be used)")
+        command.add_argument("--quick", action="store_true", help="two short rounds: to see that all works")
     return top
 
 
@@ -58,16 +58,13 @@ def chosen_cores(core: int | None) -> list[int]:
     return [core, *(other for other in cores if other != core)]
 
 
-def run_suite(options: argparse.Namespace) -> None:
+def suite_of(options: argparse.Namespace, **more: Any) -> Suite:
     speed = {"rounds": 2, "seconds": 0.02, "block": 0.002} if options.quick else {}
-    suite = Suite(
-        cores=chosen_cores(options.core),
-        engines=options.engines,
-        works=options.works,
-        data=options.data,
-        quick=options.quick,
-        **speed,
-    )
+    return Suite(cores=chosen_cores(options.core), works=options.works, quick=options.quick, **{**more, **speed})
+
+
+def run_suite(options: argparse.Namespace) -> None:
+    suite = suite_of(options, engines=options.engines, data=options.data)
     name = options.name or datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
     folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,8 +84,7 @@ def main() -> None:
     elif options.command == "report":
         print(report.write(Results.load(options.folder / "results.json"), options.folder))
     else:
-        rounds = 5 if options.quick else 15
-        sys.stdout.write("\n".join(compare.compare(options.a, options.b, chosen_cores(options.core), rounds)) + "\n")
+        print("\n".join(compare.compare(options.a, options.b, suite_of(options, rounds=ROUNDS_OF_COMPARE))))
 
 
 if __name__ == "__main__":

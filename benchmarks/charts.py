@@ -29,7 +29,7 @@ def ratios(results: Results, folder: Path) -> str | None:
     peers = [p for p in PEERS if any(results.ratio("steps", c, Subject(p), OWN) for c in cases)]
     if not peers:
         return None
-    figure, axes = plt.subplots(figsize=(1.8 + 1.5 * len(cases), 4.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(8.5, 1.8 + 1.5 * len(cases)), 4.8), layout="constrained")
     width = 0.84 / len(peers)
     for i, peer in enumerate(peers):
         for at, case in enumerate(cases):
@@ -52,12 +52,13 @@ def ratios(results: Results, folder: Path) -> str | None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.7), high * 2)
+    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axes.set_xticks(range(len(cases)), cases)
     axes.set_ylabel("time of the peer / time of fastnn")
     axes.set_title("Training steps, one thread, medians: above 1, fastnn is faster")
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLORS[peer]) for peer in peers]
-    figure.legend(handles, [Subject(peer).label for peer in peers], loc="outside lower center", ncols=len(peers))
+    figure.legend(handles, [Subject(peer).label for peer in peers], loc="outside lower center", ncols=4)
     return save(figure, folder, "ratios")
 
 
@@ -74,12 +75,13 @@ def floors(results: Results, folder: Path) -> str | None:
             if subject and (ratio := results.ratio(section, case, FLOOR, subject)):
                 axes.barh(at + shift, 100 * ratio.median, 0.38, color=color)
                 name = "" if subject == OWN else f"  {subject.label}"
-                axes.text(100 * ratio.median + 0.7, at + shift, f"{ratio.median:.0%}{name}", va="center", fontsize=8)
+                place = 100 * ratio.median + 0.7, at + shift
+                axes.text(*place, f"{ratio.median:.0%}{name}", va="center", fontsize=8, clip_on=False)
     axes.set_yticks(range(len(cases)), [case for _, case in cases])
     axes.invert_yaxis()
-    axes.set_xlim(0, 125)
+    axes.set_xlim(0, 130)
     axes.set_xticks(range(0, 101, 20))
-    axes.axvline(100, color="black", linewidth=1)
+    axes.axvline(100, color="black", linewidth=1, zorder=0)
     axes.set_xlabel("% of the floor, one thread: FMA peak, or bandwidth where one row is computed")
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in ("tab:blue", "silver")]
     figure.legend(handles, ["fastnn", "best peer"], loc="outside lower center", ncols=2)
@@ -103,7 +105,7 @@ def latency(results: Results, folder: Path) -> str | None:
             style = "--" if subject.engine == "fastnn_folded" else "-"
             wide = 2.2 if subject.engine.startswith("fastnn") else 1.3
             share = 1 - np.arange(samples.size) / samples.size
-            (line,) = axes.plot(samples, share, style, color=color, linewidth=wide)
+            (line,) = axes.step(samples, share, style, color=color, linewidth=wide)
             names[subject.label] = line
         axes.set_xscale("log")
         axes.set_yscale("log")

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,10 +22,11 @@ from .workloads import PREDICTIONS, WORKLOADS
 HEADINGS = ["", "A, µs", "B, µs", "A / B: above 1, B is faster", "noise", "verdict"]
 
 
-def compare(a: str, b: str, cores: Sequence[int], rounds: int) -> list[str]:
+def compare(a: str, b: str, suite: Suite) -> list[str]:
+    """Lines of Markdown; `suite` says how long and on which core revisions are measured."""
     if Path(a, "results.json").exists() and Path(b, "results.json").exists():
         return compare_results(*(Results.load(Path(folder, "results.json")) for folder in (a, b)))
-    return compare_revisions(a, b, cores, rounds)
+    return compare_revisions(a, b, suite)
 
 
 def compare_results(a: Results, b: Results) -> list[str]:
@@ -56,12 +57,13 @@ def compare_results(a: Results, b: Results) -> list[str]:
     return ["Two runs, at different times; the floor shows the machine.", "", *table(HEADINGS, rows)]
 
 
-def compare_revisions(a: str, b: str, cores: Sequence[int], rounds: int) -> list[str]:
-    suite = Suite(rounds=rounds, cores=list(cores))
-    with built(a) as first, built(a) as control, built(b) as second:
+def compare_revisions(a: str, b: str, suite: Suite) -> list[str]:
+    with built(a) as first, built(b) as second:
+        control = first.with_name("control")
+        control.symlink_to(first)
         subjects = [Subject("fastnn", build=str(folder)) for folder in (first, control, second)]
         for kind, works in (("training", WORKLOADS), ("predict", PREDICTIONS)):
-            for work in works:
+            for work in suite.chosen_works(works):
                 with suite.workers(subjects) as workers:
                     suite.measure("compare", work.name, workers, kind, work.name)
     return side_by_side(suite.results, *subjects)

@@ -19,7 +19,7 @@ NOT_SINGLE = ("floor", "fastnn_c")  # a call of these through ctypes takes longe
 
 def run(suite: Suite) -> None:
     subjects = [Subject(engine, threads) for threads in suite.thread_counts for engine in ENGINES]
-    for work in PREDICTIONS:
+    for work in suite.chosen_works(PREDICTIONS):
         with suite.workers([*subjects, FLOOR]) as workers:
             suite.measure("predict", work.name, workers, "predict", work.name)
             if work.batch == 1:
