@@ -13,8 +13,8 @@ from .workloads import BY_NAME, WORKLOADS
 OWN, FOLDED, FROM_C, FLOOR = Subject("fastnn"), Subject("fastnn_folded"), Subject("fastnn_c"), Subject("floor")
 TORCH = Subject("torch_eager")
 SMALL, ONE, MANY, MOST = (
-    *("1 row, 16-64-64-4", "1 row, 784-512-512-10"),
-    *("64 rows, 784-512-512-10", "10000 rows, 784-512-512-10"),
+    *("1 row of 16-64-64-4", "1 row of 784-512-512-10"),
+    *("64 rows of 784-512-512-10", "10000 rows of 784-512-512-10"),
 )
 
 

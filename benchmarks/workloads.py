@@ -149,14 +149,14 @@ WORKLOADS = [
 
 # From far too small for two threads to large enough.
 SIZES = [
-    Workload(f"{width} wide, batch {batch}", (width,) * 4, batch) for width in (8, 32, 128) for batch in (8, 64, 512)
+    Workload(f"width {width} batch {batch}", (width,) * 4, batch) for width in (8, 32, 128) for batch in (8, 64, 512)
 ]
 
 PREDICTIONS = [
-    Workload("1 row, 16-64-64-4", (16, 64, 64, 4), 1),
-    Workload("1 row, 784-512-512-10", (784, 512, 512, 10), 1),
-    Workload("64 rows, 784-512-512-10", (784, 512, 512, 10), 64),
-    Workload("10000 rows, 784-512-512-10", (784, 512, 512, 10), 10_000),
+    Workload("1 row of 16-64-64-4", (16, 64, 64, 4), 1),
+    Workload("1 row of 784-512-512-10", (784, 512, 512, 10), 1),
+    Workload("64 rows of 784-512-512-10", (784, 512, 512, 10), 64),
+    Workload("10000 rows of 784-512-512-10", (784, 512, 512, 10), 10_000),
 ]
 
 PRODUCTS = [product for work in WORKLOADS for product in products_of(work)]
