@@ -40,13 +40,12 @@ def run(suite: Suite) -> None:
     if not suite.quick:
         facts["wheel_bytes"] = wheel_bytes()
     facts["usage"] = {}
-    with suite.workers([Subject(engine) for engine in TRAINERS]) as workers:
-        for worker in workers:
-            for work in ("lecture", "tabular"):
-                worker.missing = worker.refused
+    for work in ("lecture", "tabular"):
+        facts["usage"][work] = found = {}
+        with suite.workers([Subject(engine) for engine in TRAINERS]) as workers:
+            for worker in workers:
                 if worker.ask("prepare", kind="training", name=work, dtype="float32", block=0):
-                    steps = 2 if suite.quick else STEPS
-                    facts["usage"].setdefault(work, {})[worker.subject.engine] = worker.ask("usage", steps=steps)
+                    found[worker.subject.engine] = worker.ask("usage", steps=2 if suite.quick else STEPS)
 
 
 def import_seconds(module: str) -> float | None:
