@@ -8,14 +8,11 @@ import numpy as np
 from .markdown import MISSING, microseconds
 from .results import Results, Subject
 from .sections import accuracy, busy, products, scaling
-from .workloads import BY_NAME, WORKLOADS
+from .workloads import BY_NAME, PREDICTIONS, WORKLOADS
 
 OWN, FOLDED, FROM_C, FLOOR = Subject("fastnn"), Subject("fastnn_folded"), Subject("fastnn_c"), Subject("floor")
 TORCH = Subject("torch_eager")
-SMALL, ONE, MANY, MOST = (
-    *("1 row of 16-64-64-4", "1 row of 784-512-512-10"),
-    *("64 rows of 784-512-512-10", "10000 rows of 784-512-512-10"),
-)
+SMALL, ONE, MANY, MOST = (work.name for work in PREDICTIONS)
 
 
 @dataclass(frozen=True)

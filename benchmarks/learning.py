@@ -43,7 +43,7 @@ def covertype(path: Path) -> tuple[np.ndarray, ...]:
 
 
 TASKS = {
-    "MNIST": Task("MNIST", "mnist.npz", Workload("", (784, 256, 128, 10), 128), 1e-3, 0.98, mnist),
+    "MNIST": Task("MNIST", "mnist.npz", Workload("", (784, 256, 128, 10), 128), 5e-4, 0.98, mnist),
     "Covertype": Task("Covertype", "covtype.npz", Workload("", (54, 256, 128, 7), 256), 2e-3, 0.90, covertype),
 }
 

@@ -44,7 +44,5 @@ def charts(results: Results, folder: Path) -> list[str]:
         from . import charts
     except ModuleNotFoundError as error:
         return [f"No charts: {error.name} is not installed.", ""]
-    text = []
-    for title, name in charts.draw(results, folder).items():
-        text += [f"## {title}", "", f"![{title}]({name})", ""]
-    return text
+    drawn = [f"![{title}]({name})" for title, name in charts.draw(results, folder).items()]
+    return ["## Charts", "", *(line for image in drawn for line in (image, ""))] if drawn else []

@@ -15,7 +15,7 @@ from .library import ROOT
 from .results import Measurement, Results, Subject
 
 LONGEST_ANSWER = 1200  # seconds; compiling a training step takes a minute
-PAUSE = 0.02  # seconds before a turn: the threads of the one before have stopped waiting by then
+PAUSE = 0.1  # seconds before a turn: OpenBLAS lets its threads spin for some 40 ms after the last product
 # Some machines set these for an old OpenBLAS; a current one knows better.
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FASTNN_NUM_THREADS")

@@ -7,17 +7,17 @@ from ..workloads import WORKLOADS
 
 TITLE = "Beside a busy process"
 TRAINERS = ("fastnn", "torch_eager", "jax_scan", "sklearn_mlp")
-BLOCK = 0.002  # seconds per sample: shorter than a turn of the scheduler, so that p99 sees one
 
 
 def run(suite: Suite) -> None:
     threads = len(suite.cores)
     if threads == 1:
         return
-    subjects = [Subject(engine, *how) for engine in TRAINERS for how in ((1,), (threads, "float32", "", True))]
+    beside = [Subject(engine, threads, busy=True) for engine in TRAINERS]
+    subjects = [*map(quiet, beside), *beside]
     for work in suite.chosen_works(WORKLOADS):
         with suite.workers(subjects) as workers:
-            suite.measure("busy", work.name, workers, "training", work.name, block=BLOCK, seconds=2)
+            suite.measure("busy", work.name, workers, "training", work.name, seconds=2)
 
 
 def quiet(subject: Subject) -> Subject:
@@ -42,5 +42,5 @@ def report(results: Results) -> list[str]:
             if alone and ratios:
                 rows.append([f"{case}: {subject.label}", microseconds(alone.median), *(f"{r:.2f}x" for r in ratios)])
     headings = ["step", "one quiet thread, µs", "median", "p99"]
-    note = f"A sample is a block of about {BLOCK * 1e3:.0f} ms, or one step where that takes longer."
+    note = "A sample is a block of about 10 ms, or one step where that takes longer."
     return [note, "", *(table(headings, rows) if rows else [MISSING]), *missing_notes(results, "busy")]
