@@ -12,7 +12,7 @@ from .runner import Suite
 from .workloads import PREDICTIONS, SIZES, WORKLOADS
 
 RESULTS = library.ROOT / "benchmarks" / "results"
-ROUNDS_OF_COMPARE = 15  # few engines, and small differences
+ROUNDS_OF_COMPARE = 3  # of each launch
 
 
 def names(known: list[str]):

@@ -4,6 +4,7 @@ Revisions are built apart and timed in interleaved rounds by today's benchmarks,
 noise alone can do.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from .runner import Suite
 from .summary import Ratio
 from .workloads import PREDICTIONS, WORKLOADS
 
+LAUNCHES = 5  # where a process happens to lie in memory is noise too
 HEADINGS = ["", "A, µs", "B, µs", "A / B: above 1, B is faster", "noise", "verdict"]
 
 
@@ -63,7 +65,7 @@ def compare_revisions(a: str, b: str, suite: Suite) -> list[str]:
         control.symlink_to(first)
         subjects = [Subject("fastnn", build=str(folder)) for folder in (first, control, second)]
         for kind, works in (("training", WORKLOADS), ("predict", PREDICTIONS)):
-            for work in suite.chosen_works(works):
+            for work, _ in itertools.product(suite.chosen_works(works), range(LAUNCHES)):
                 with suite.workers(subjects) as workers:
                     suite.measure("compare", work.name, workers, kind, work.name)
     return side_by_side(suite.results, *subjects)

@@ -65,16 +65,17 @@ class Results:
         return list(dict.fromkeys(m.subject for m in self.of(section)))
 
     def rounds(self, section: str, case: str, subject: Subject) -> Rounds:
-        """Empty where it was not measured."""
-        return next((m.rounds for m in self.of(section, case) if m.subject == subject), [])
+        """Those of all its measurements; empty where there are none."""
+        return [samples for m in self.of(section, case) if m.subject == subject for samples in m.rounds]
 
     def summary(self, section: str, case: str, subject: Subject) -> Summary | None:
         rounds = self.rounds(section, case, subject)
         return summarise(rounds) if rounds else None
 
     def ratio(self, section: str, case: str, numerator: Subject, denominator: Subject) -> Ratio | None:
+        """None where one was not measured as often as the other."""
         pair = self.rounds(section, case, numerator), self.rounds(section, case, denominator)
-        return ratio(*pair) if all(pair) else None
+        return ratio(*pair) if pair[0] and len(pair[0]) == len(pair[1]) else None
 
     def fastest(self, section: str, case: str, subjects: list[Subject]) -> Subject | None:
         """By the median."""
