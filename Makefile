@@ -72,7 +72,8 @@ asan-python: $(VENV)/.installed ## Test the Python package under the address and
 # BENCH_ARGS: see `python -m benchmarks run --help`.
 bench: $(VENV)/.bench bench-lib test-kernels-lib ## Time everything beside the peers (BENCH_ARGS="--quick --only steps")
 	$(BIN)/python -m benchmarks run $(BENCH_ARGS)
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-columns=min,median
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' \
+		--benchmark-columns=min,median
 
 # make bench-compare A=main B=HEAD, or: make bench-compare main HEAD
 ifeq ($(firstword $(MAKECMDGOALS)),bench-compare)

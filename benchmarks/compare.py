@@ -56,6 +56,8 @@ def compare_results(a: Results, b: Results) -> list[str]:
                     verdict(ratio, abs((machine or 1) - 1)),
                 ]
             )
+    if not rows:
+        raise SystemExit("the two results have no step and no prediction in common.")
     return ["Two runs, at different times; the floor shows the machine.", "", *table(HEADINGS, rows)]
 
 
