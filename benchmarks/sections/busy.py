@@ -17,7 +17,7 @@ def run(suite: Suite) -> None:
     subjects = [*map(quiet, beside), *beside]
     for work in suite.chosen_works(WORKLOADS):
         with suite.workers(subjects) as workers:
-            suite.measure("busy", work.name, workers, "training", work.name, seconds=2)
+            suite.measure("busy", work.name, workers, "training", work.name, block=0.01, seconds=2)
 
 
 def quiet(subject: Subject) -> Subject:
