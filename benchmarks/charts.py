@@ -51,7 +51,7 @@ def ratios(results: Results, folder: Path) -> str | None:
     axes.axhline(1, color="black", linewidth=1)
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0.7), high * 2)
+    axes.set_ylim(min(low / 1.7, 0.7), high * 2)
     axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axes.set_xticks(range(len(cases)), cases)
@@ -73,9 +73,10 @@ def floors(results: Results, folder: Path) -> str | None:
         peer = results.best_peer(section, case, OWN)
         for subject, shift, color in ((OWN, -0.2, "tab:blue"), (peer, 0.2, "silver")):
             if subject and (ratio := results.ratio(section, case, FLOOR, subject)):
-                axes.barh(at + shift, 100 * ratio.median, 0.38, color=color)
+                shown = min(100 * ratio.median, 110)  # more than 100 % is a floor that was disturbed
+                axes.barh(at + shift, shown, 0.38, color=color)
                 name = "" if subject == OWN else f"  {subject.label}"
-                place = 100 * ratio.median + 0.7, at + shift
+                place = shown + 0.7, at + shift
                 axes.text(*place, f"{ratio.median:.0%}{name}", va="center", fontsize=8, clip_on=False)
     axes.set_yticks(range(len(cases)), [case for _, case in cases])
     axes.invert_yaxis()
