@@ -1,6 +1,6 @@
 # The verbs of the project. PYTHON, CC and VENV choose the interpreter, the compiler and the virtual environment.
 .DEFAULT_GOAL := help
-.PHONY: help run dev build test test-long test-isa asan-python bench lint format wheel clean
+.PHONY: help run dev build test test-long test-isa asan-python bench bench-compare lint format wheel clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -12,7 +12,7 @@ export CC
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
-C_FILES = $(shell find csrc tests/c -name '*.[ch]')
+C_FILES = $(shell find csrc tests/c benchmarks/c -name '*.[ch]')
 
 include csrc/build.mk
 
@@ -69,10 +69,25 @@ asan-python: $(VENV)/.installed ## Test the Python package under the address and
 	$(ASAN_PYTHON) -m pytest --capture=sys -m 'not long' \
 		$(patsubst %,tests/test_%.py,data errors fold gradients layers trainer)
 
-bench: build test-kernels-lib ## Time kernels, steps and predictions beside hand-written NumPy
+# BENCH_ARGS: see `python -m benchmarks run --help`.
+bench: $(VENV)/.bench bench-lib test-kernels-lib ## Time everything beside the peers (BENCH_ARGS="--quick --only steps")
+	$(BIN)/python -m benchmarks run $(BENCH_ARGS)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' \
+		--benchmark-columns=min,median
+
+# make bench-compare A=main B=HEAD, or: make bench-compare main HEAD
+ifeq ($(firstword $(MAKECMDGOALS)),bench-compare)
+A ?= $(word 2,$(MAKECMDGOALS))
+B ?= $(word 3,$(MAKECMDGOALS))
+$(eval $(wordlist 2,3,$(MAKECMDGOALS)):;@:)
+endif
+bench-compare: $(VENV)/.bench bench-lib ## Show what a change did, with its noise (A=revision or results folder, B=another)
+	@test -n "$(A)" && test -n "$(B)" || { echo "fastnn: name two: make bench-compare A=main B=HEAD" >&2; exit 1; }
+	$(BIN)/python -m benchmarks compare $(BENCH_ARGS) "$(A)" "$(B)"
+
+$(VENV)/.bench: $(VENV)/.installed
 	@$(PIP) --no-build-isolation -e '.[bench]'
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-columns=min,median \
-		--benchmark-json build/bench.json
+	@touch $@
 
 lint: build $(VENV)/.tools ## Check style and types
 	$(BIN)/ruff check

@@ -23,8 +23,10 @@ RUNTIME_OBJECTS := $(call objects_of,csrc/runtime/*.c)
 LIBRARY_OBJECTS := $(KERNEL_OBJECTS) $(RUNTIME_OBJECTS) $(call objects_of,csrc/net/*.c csrc/model/*.c)
 TEST_OBJECTS := $(call objects_of,tests/c/main.c tests/c/test_*.c)
 ACCESS_OBJECT := $(BUILD)/tests/c/kernel_access.o
+PEAK_OBJECTS := $(foreach isa,$(ISAS),$(BUILD)/benchmarks/c/peak_$(isa).o)
+TIMING_OBJECT := $(BUILD)/benchmarks/c/timing.o
 
-.PHONY: lib test-c test-bits test-kernels-lib asan ubsan tsan symbols FORCE
+.PHONY: lib test-c test-bits test-kernels-lib bench-lib asan ubsan tsan symbols FORCE
 lib: $(BUILD)/libfastnn.a ## Build the C library alone
 
 test-c: $(BUILD)/test_c ## Test the C library without Python
@@ -52,6 +54,8 @@ tsan: ## Test the C library under the thread sanitizer
 
 test-kernels-lib: $(BUILD)/libfnn_test.so ## Build the library through which the Python tests reach the kernels
 
+bench-lib: $(BUILD)/libfnn_bench.so ## Build the library through which the benchmarks time C
+
 symbols: $(BUILD)/libfastnn.a ## Check that the C library defines nothing but fnn_ names
 	@$(call tool,nm) -g --defined-only $< | awk 'NF == 3 && $$3 !~ /^_?fnn_/ { print "not an fnn_ name: " $$3; bad = 1 } \
 		END { exit bad }'
@@ -61,6 +65,9 @@ $(BUILD)/libfastnn.a: $(LIBRARY_OBJECTS)
 	$(call tool,ar) rcs $@ $^
 
 $(BUILD)/libfnn_test.so: $(ACCESS_OBJECT) $(KERNEL_OBJECTS) $(RUNTIME_OBJECTS)
+	$(CC) $(C_FLAGS) -shared $^ -o $@
+
+$(BUILD)/libfnn_bench.so: $(TIMING_OBJECT) $(PEAK_OBJECTS) $(BUILD)/libfastnn.a
 	$(CC) $(C_FLAGS) -shared $^ -o $@
 
 $(BUILD)/test_c: $(TEST_OBJECTS) $(BUILD)/libfastnn.a
@@ -78,9 +85,17 @@ $(BUILD)/csrc/kernels/isa_$(1)_f$(2).o: csrc/kernels/isa_$(1).c csrc/isa.flags $
 endef
 $(foreach isa,$(ISAS),$(foreach bits,32 64,$(eval $(call kernel_rule,$(isa),$(bits)))))
 
+# The floors may use every instruction: contraction makes the multiply-adds fused ones.
+define peak_rule
+$(BUILD)/benchmarks/c/peak_$(1).o: benchmarks/c/peak.c csrc/isa.flags $(BUILD)/flags
+	@mkdir -p $$(@D)
+	$$(COMPILE) $$(call isa_flags,$(1)) -ffp-contract=fast -DFNN_ISA=$(1) -c $$< -o $$@
+endef
+$(foreach isa,$(ISAS),$(eval $(call peak_rule,$(isa))))
+
 # Rewritten when the compiler or a flag is another one, so that no object of the old ones is linked.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' > $@
 
--include $(patsubst %.o,%.d,$(LIBRARY_OBJECTS) $(TEST_OBJECTS) $(ACCESS_OBJECT))
+-include $(patsubst %.o,%.d,$(LIBRARY_OBJECTS) $(TEST_OBJECTS) $(ACCESS_OBJECT) $(PEAK_OBJECTS) $(TIMING_OBJECT))
