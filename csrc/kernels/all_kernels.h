@@ -11,6 +11,7 @@
 #include "draw.h"
 #include "dropout.h"
 #include "gather.h"
+#include "panels.h" /* its single row serves gemm.h */
 #include "gemm.h"
 #include "reduce.h" /* its 16 lanes of double serve loss.h */
 #include "loss.h"

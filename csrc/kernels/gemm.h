@@ -3,12 +3,6 @@
  * order; a block of k stores C and the next one continues it. Hence no bit depends on the tile, the vector width, the
  * compiler, or on how the caller splits rows and columns. */
 
-#ifdef __clang__
-#define FNN_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define FNN_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 /* Tiles of `count` neighbouring groups of rows over one panel of columns. */
 typedef struct tiles {
     real *c;
@@ -197,6 +191,10 @@ static void multiply(real *c, const real *a, const real *b, const real *bias, in
     const size_t vectors = (n + PAD - 1) / PAD * (PAD / VW);
     const size_t block_rows = row_stride == 1 ? BLOCK_COLUMNS_A : BLOCK_ROWS;
     const size_t n_blocks = k ? (k + BLOCK_K - 1) / BLOCK_K : 1;
+    if (m == 1 && k_stride == 1) {
+        multiply_row(c, a, b, bias, activation, alpha, n, k, ldb);
+        return;
+    }
     for (size_t row = 0; row < m && vectors; row += block_rows) {
         const size_t rows = m - row < block_rows ? m - row : block_rows;
         size_t p = 0;

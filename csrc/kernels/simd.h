@@ -44,6 +44,12 @@ enum {
 
 #define FNN_INLINE static inline __attribute__((always_inline))
 
+#ifdef __clang__
+#define FNN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FNN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 FNN_INLINE vreal vload(const real *p)
 {
     vreal v;

@@ -64,6 +64,8 @@ static fnn_status prepare_gradients(fnn_net *net)
 
 fnn_status fnn_prepare_training(fnn_net *net, size_t rows)
 {
+    if (net->frozen)
+        return FNN_EINVAL;
     fnn_status status = prepare_gradients(net);
     if (status != FNN_OK || rows <= net->capacity)
         return status;
