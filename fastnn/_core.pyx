@@ -42,8 +42,8 @@ feature_dtypes = frozenset(
 )
 
 
-# Multiply-adds, about 5 us, below which a prediction keeps the GIL: giving it up costs 50 ns, and where other threads run
-# Python getting it back costs up to a switch interval of 5 ms for each such call.
+# Multiply-adds, about 5 us, below which a prediction keeps the GIL: giving it up costs 50 ns, and where other threads
+# run Python, getting it back costs up to a switch interval of 5 ms.
 cdef enum:
     _BRIEF = 100_000
 

@@ -93,8 +93,14 @@ def dense_forward(h):
 def dense_pack(h):
     for k, n, extra in itertools.product((1, 2, 7, 33), h.sizes, (0, h.table.pad)):
         w, pad = h.random(k, n), h.table.pad
-        panels = h.run("dense_pack", h.poison(h.table.padded(n) * k), h.with_pads(w, h.table.padded(n) + extra), k, n,
-                       h.table.padded(n) + extra)
+        panels = h.run(
+            "dense_pack",
+            h.poison(h.table.padded(n) * k),
+            h.with_pads(w, h.table.padded(n) + extra),
+            k,
+            n,
+            h.table.padded(n) + extra,
+        )
         assert_close(panels, reference.dense_pack(w, pad).ravel(), 0, f"k={k} n={n} extra={extra}")
 
 

@@ -124,7 +124,9 @@ def test_the_frozen_layout_gives_the_bits_of_the_live_one(seed, dtype):
 
 
 def test_folded_batchnorm_gives_the_bits_of_a_live_net_with_its_parameters():
-    fast = shaken([fn.Dense(70), fn.BatchNorm(), fn.ReLU(), fn.Dense(33, "tanh"), fn.BatchNorm(), fn.Dense(3)], 21, "float32").fold()
+    fast = shaken(
+        [fn.Dense(70), fn.BatchNorm(), fn.ReLU(), fn.Dense(33, "tanh"), fn.BatchNorm(), fn.Dense(3)], 21, "float32"
+    ).fold()
     live = fn.Sequential(fast.layers, 21)
     for name, view in live.parameters().items():
         view[...] = fast.parameters()[name]
@@ -146,7 +148,7 @@ def test_a_frozen_engine_neither_trains_nor_draws():
         lambda: engine.apply_gradients(0.1),
         lambda: engine.draw(0, "normal", 1.0),
     ):
-        with pytest.raises(ValueError, match="argument|forward"):
+        with pytest.raises(ValueError, match=r"argument|forward"):
             use()
     engine.freeze()  # twice is once
     for name, view in fast.parameters().items():

@@ -156,8 +156,8 @@ fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, cons
 fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, uint64_t first_row,
                           size_t samples, uint64_t seed, int n_threads);
 /* The stretch [first_mask, end_mask) of the exact expectation over all 2^units masks, where units =
- * fnn_net_dropout_units is 1..40: added to sum (rows, output_size), double. Stretches
- * in order give the bits of one call over all masks. */
+ * fnn_net_dropout_units is 1..40: added to sum (rows, output_size), double. Stretches in order give the bits of one
+ * call over all masks. */
 fnn_status fnn_predict_expected(fnn_net *net, double *sum, const fnn_features *x, uint64_t first_mask,
                                 uint64_t end_mask, int n_threads);
 size_t fnn_net_dropout_units(

@@ -1,6 +1,6 @@
 /* Products over panels of PAD columns, one cache line per k: a single row times W as it is trained, and any number of
- * rows times W packed so that a panel is contiguous. As in gemm.h each output is one accumulator that starts at the bias
- * and adds k in ascending order, so both have its bits. */
+ * rows times W packed so that a panel is contiguous. As in gemm.h each output is one accumulator that starts at the
+ * bias and adds k in ascending order, so both have its bits. */
 
 /* A tile of rows of y over neighbouring panels. Row p of panel j is at b + j * panel_stride + p *
  * k_stride: k_stride is PAD where B is packed; panel_stride is PAD where it is row-major. */
@@ -13,7 +13,8 @@ typedef struct panel_tile {
 
 enum {
     PANEL_LENGTH = PAD / VW, /* vectors of a row of a panel */
-    ROW_PANELS = 8 / PANEL_LENGTH, /* a single row takes 8 vectors: independent sums hide the latency of the additions */
+    ROW_PANELS = 8 /
+        PANEL_LENGTH, /* a single row takes 8 vectors: independent sums hide the latency of the additions */
 #if FNN_VBYTES == 64
     TILE_PANELS = 4,
 #else
@@ -22,9 +23,9 @@ enum {
     MOST_TILE_ROWS = 8 /* the table's bound; panel_tile_rows() gives each width's own */
 };
 
-/* `rows` and `panels` are literals in every caller, so that `sum` lives in registers. The sums run over all of k: blocks
- * of k, which gemm.h needs for a row-major B, lost here (AVX2, 64 rows of 784-512-512-10: 96.6 % of the FMA peak with
- * none, 94.8 % with blocks of 400, 91.5 % of 128), and so did prefetching the next panel. */
+/* `rows` and `panels` are literals in every caller, so that `sum` lives in registers. The sums run over all of k:
+ * blocks of k, which gemm.h needs for a row-major B, lost here (AVX2, 64 rows of 784-512-512-10: 96.6 % of the FMA peak
+ * with none, 94.8 % with blocks of 400, 91.5 % of 128), and so did prefetching the next panel. */
 FNN_INLINE void compute_panel_tile(const panel_tile *t, vreal *sum, const int rows, const int panels)
 {
     const int vectors = panels * PANEL_LENGTH;
@@ -35,8 +36,7 @@ FNN_INLINE void compute_panel_tile(const panel_tile *t, vreal *sum, const int ro
     for (int i = 0; i < rows; i++) {
         FNN_UNROLL
         for (int j = 0; j < vectors; j++)
-            sum[i * vectors + j] =
-                t->bias ? vload(t->bias + j * VW) : (vreal){0};
+            sum[i * vectors + j] = t->bias ? vload(t->bias + j * VW) : (vreal){0};
     }
     for (size_t p = t->k; p; p--) {
         FNN_UNROLL
@@ -72,9 +72,9 @@ FNN_INLINE void compute_panel_tile(const panel_tile *t, vreal *sum, const int ro
 #define FNN_ROWS_6(DO, P) FNN_ROWS_4(DO, P) DO(5, P) DO(6, P)
 #define FNN_ROWS_8(DO, P) FNN_ROWS_6(DO, P) DO(7, P) DO(8, P)
 #if FNN_VBYTES == 64
-#define FNN_PANEL_SHAPES(DO)                                                                                         \
-    FNN_ROW_4(DO) DO(1, 5) DO(1, 6) DO(1, 7) DO(1, 8)                                                                \
-    FNN_ROWS_8(DO, 1) FNN_ROWS_8(DO, 2) FNN_ROWS_8(DO, 3) FNN_ROWS_6(DO, 4)
+#define FNN_PANEL_SHAPES(DO) \
+    FNN_ROW_4(DO)            \
+    DO(1, 5) DO(1, 6) DO(1, 7) DO(1, 8) FNN_ROWS_8(DO, 1) FNN_ROWS_8(DO, 2) FNN_ROWS_8(DO, 3) FNN_ROWS_6(DO, 4)
 #elif FNN_VBYTES == 32
 #define FNN_PANEL_SHAPES(DO) FNN_ROW_4(DO) FNN_ROWS_6(DO, 1)
 #elif defined(FNN_NEON)
@@ -96,11 +96,11 @@ FNN_INLINE size_t panel_tile_rows(size_t panels)
 #endif
 }
 
-#define FNN_DEFINE_PANEL_TILE(ROWS, PANELS)                        \
+#define FNN_DEFINE_PANEL_TILE(ROWS, PANELS)                       \
     static void panel_tile_##ROWS##x##PANELS(const panel_tile *t) \
-    {                                                               \
-        vreal sum[(ROWS) * (PANELS) * PANEL_LENGTH];                \
-        compute_panel_tile(t, sum, ROWS, PANELS);                  \
+    {                                                             \
+        vreal sum[(ROWS) * (PANELS) * PANEL_LENGTH];              \
+        compute_panel_tile(t, sum, ROWS, PANELS);                 \
     }
 #define FNN_LIST_PANEL_TILE(ROWS, PANELS) [PANELS][ROWS] = panel_tile_##ROWS##x##PANELS,
 FNN_PANEL_SHAPES(FNN_DEFINE_PANEL_TILE)
@@ -137,8 +137,7 @@ static void multiply_row(real *y, const real *x, const real *w, const real *bias
     if (panels == 0)
         return;
     if (panels <= ROW_PANELS) {
-        const panel_tile t = {
-            .y = y, .x = x, .b = w, .bias = bias, .k = k, .k_stride = ldw, .panel_stride = PAD};
+        const panel_tile t = {.y = y, .x = x, .b = w, .bias = bias, .k = k, .k_stride = ldw, .panel_stride = PAD};
         panel_kernels[panels][1](&t);
     } else {
         size_t p = 0;
@@ -185,15 +184,15 @@ static void dense_forward_packed(void *y_, const void *x_, const void *panels, c
         for (size_t row = 0, height; row < m; row += height) {
             height = next_part(m - row, panel_tile_rows(width));
             const panel_tile t = {.y = y + row * ldy + panel * PAD,
-                                   .x = x + row * ldx,
-                                   .b = (const real *)panels + panel * k * PAD,
-                                   .bias = bias ? (const real *)bias + panel * PAD : NULL,
-                                   .k = k,
-                                   .ldy = ldy,
-                                   .ldx = ldx,
-                                   .k_stride = PAD,
-                                   .panel_stride = k * PAD,
-                                   .relu = activation == FNN_RELU};
+                                  .x = x + row * ldx,
+                                  .b = (const real *)panels + panel * k * PAD,
+                                  .bias = bias ? (const real *)bias + panel * PAD : NULL,
+                                  .k = k,
+                                  .ldy = ldy,
+                                  .ldx = ldx,
+                                  .k_stride = PAD,
+                                  .panel_stride = k * PAD,
+                                  .relu = activation == FNN_RELU};
             panel_kernels[width][height](&t);
         }
     }

@@ -64,8 +64,8 @@ typedef struct predict_job {
     size_t samples;
     uint64_t seed, first_row;      /* Monte Carlo */
     uint64_t first_mask, end_mask; /* exact expectation */
-    bool must_be_finite;           /* rows are looked at before they are used; they are contiguous and of the net's dtype */
-    atomic_bool nonfinite;         /* one was not */
+    bool must_be_finite;   /* rows are looked at before they are used; they are contiguous and of the net's dtype */
+    atomic_bool nonfinite; /* one was not */
     char *memory;
     size_t bytes_per_thread;
 } predict_job;
