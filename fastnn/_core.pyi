@@ -31,8 +31,13 @@ class Engine:
     def __init__(self, layers: Sequence[dict[str, Any]], input_size: int, dtype: str, seed: int) -> None: ...
     def tensors(self) -> list[tuple[str, int, bool, tuple[int, ...]]]:
         """(name, layer index, trainable, shape) in order; vectors have one-dimensional shapes."""
+    ready: bool  # settable: a leading Standardize has its statistics, or there is none; False at first
+    frozen: bool
+
     def parameter(self, index: int) -> Array:
-        """Writable zero-copy view of tensor ``index``."""
+        """Writable zero-copy view of tensor ``index``; of a frozen net's weights a copy."""
+    def freeze(self) -> None:
+        """Move the weights into the layout that predicts fastest. For ever: training and drawing are a ValueError."""
     def gradient(self, index: int) -> Array:
         """The same for its gradient; the tensor must be trainable. Allocates the gradients at the first call."""
     def moments(self, index: int) -> list[Array]:
@@ -89,6 +94,12 @@ class Engine:
     def fused_output(self, loss: str) -> str:
         """ "softmax", "sigmoid" or "identity": the final activation that the loss works before."""
     def penalty(self) -> float: ...
+    def predict_plain(self, x: Any, out: Any = None) -> Array | None:
+        """`predict` and its checks in one call, for the plain case: x is an ndarray, C-contiguous, of the net's dtype.
+
+        None where x, out or a feature is anything else, or the system just refused a thread: the caller then looks
+        closer. ``out`` may have been written to.
+        """
     def predict(self, x: Array, out: Array | None = None, n_layers: int = -1, n_threads: int = 0) -> Array:
         """Evaluation-mode output of the first ``n_layers`` entries (-1: all).
 

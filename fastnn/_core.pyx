@@ -13,6 +13,8 @@ from fastnn._fastnn cimport *
 
 import numpy as np
 
+cdef object _ndarray = np.ndarray, _empty = np.empty
+
 _ACTIVATIONS = {
     "identity": FNN_IDENTITY, "relu": FNN_RELU, "leaky_relu": FNN_LEAKY_RELU, "elu": FNN_ELU, "selu": FNN_SELU,
     "gelu": FNN_GELU, "silu": FNN_SILU, "softplus": FNN_SOFTPLUS, "tanh": FNN_TANH, "sigmoid": FNN_SIGMOID,
@@ -38,6 +40,12 @@ _DRAWS = {
 feature_dtypes = frozenset(
     ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 )
+
+
+# Multiply-adds, about 5 us, below which a prediction keeps the GIL: giving it up costs 50 ns, and where other threads
+# run Python, getting it back costs up to a switch interval of 5 ms.
+cdef enum:
+    _BRIEF = 100_000
 
 
 cdef int _check(fnn_status status) except -1:
@@ -198,7 +206,9 @@ cdef class Engine:
     cdef readonly size_t input_size, output_size, n_layers
     cdef readonly object seed
     cdef readonly dict last_run
+    cdef public bint ready
     cdef Py_ssize_t itemsize
+    cdef size_t arena_size
     cdef list _tensors
     # Who uses the net; guarded by the GIL. By `generation` a forked child knows that these threads are not its own.
     cdef unsigned generation
@@ -228,6 +238,7 @@ cdef class Engine:
         self.itemsize = self.dtype.itemsize
         self.input_size = input_size
         self.output_size = fnn_net_output_size(self.net)
+        self.arena_size = fnn_net_arena_size(self.net)
         self.n_layers = n
         self.seed = seed
         self.generation = fnn_fork_generation()
@@ -249,16 +260,35 @@ cdef class Engine:
     def tensors(self):
         return [tensor[:4] for tensor in self._tensors]
 
-    cdef object _view(self, void *memory, size_t elements, size_t index):
+    cdef _Arena _arena(self, void *memory, size_t elements):
         cdef _Arena arena = _Arena.__new__(_Arena)
-        _, _, _, shape, offset, strides = self._tensors[index]
         arena.owner = self
         arena.memory = memory
         arena.bytes = elements * self.itemsize
-        return np.ndarray(shape, self.dtype, arena, offset, strides)
+        return arena
+
+    cdef object _view(self, void *memory, size_t elements, size_t index):
+        _, _, _, shape, offset, strides = self._tensors[index]
+        return np.ndarray(shape, self.dtype, self._arena(memory, elements), offset, strides)
 
     def parameter(self, size_t index):
-        return self._view(fnn_net_parameters(self.net), fnn_net_arena_size(self.net), index)
+        cdef fnn_tensor t
+        if not fnn_net_frozen(self.net) or not self._tensors[index][0].endswith(".weight"):
+            return self._view(fnn_net_parameters(self.net), fnn_net_arena_size(self.net), index)
+        _check(fnn_net_tensor(self.net, index, &t))
+        cdef size_t panel = 64 // <size_t>self.itemsize  # columns; see fnn_net_freeze
+        panels = np.ndarray(((t.columns + panel - 1) // panel, t.rows, panel), self.dtype,
+                            self._arena(fnn_net_parameters(self.net), fnn_net_arena_size(self.net)),
+                            t.offset * self.itemsize)
+        return panels.transpose(1, 0, 2).reshape(t.rows, -1)[:, :t.columns].copy()
+
+    def freeze(self):
+        self._require_own_use()
+        _check(fnn_net_freeze(self.net))
+
+    @property
+    def frozen(self):
+        return bool(fnn_net_frozen(self.net))
 
     def gradient(self, size_t index):
         self._forget_other_processes_threads()
@@ -497,7 +527,7 @@ cdef class Engine:
 
     cdef size_t _rows_between_signals(self, size_t passes) noexcept:
         """Rows that `passes` passes each take well below 0.5 s for: Ctrl-C is answered after them."""
-        return 1 + <size_t>1_000_000_000 // (1 + fnn_net_arena_size(self.net)) // passes
+        return 1 + <size_t>1_000_000_000 // (1 + self.arena_size) // passes
 
     cdef int _predict(self, _Features x, _Buffer out, size_t width, size_t layers, int loss, int n_threads) except -1:
         """The first `layers` entries, or up to what the loss (>= 0) takes over. Ctrl-C is answered between stretches of
@@ -522,6 +552,70 @@ cdef class Engine:
         finally:
             self.predictions -= 1
         return _check(status)
+
+    cdef fnn_status _predict_finite(self, fnn_features part, char *to) except *:
+        """fnn_predict_finite of all rows, in the stretches of `_predict`."""
+        cdef size_t left = part.rows, most = self._rows_between_signals(1)
+        cdef fnn_status status = FNN_OK
+        while left > 0 and status == FNN_OK:
+            part.rows = min(left, most)
+            with nogil:
+                status = fnn_predict_finite(self.net, to, &part, 0)
+            left -= part.rows
+            part.data = <const char *>part.data + <Py_ssize_t>part.rows * part.row_stride
+            to += part.rows * self.output_size * <size_t>self.itemsize
+            PyErr_CheckSignals()
+        return status
+
+    def predict_plain(self, x, out=None):
+        cdef Py_buffer rows
+        if not self.ready or type(x) is not _ndarray or x.dtype is not self.dtype:
+            return None
+        PyObject_GetBuffer(x, &rows, PyBUF_STRIDES)
+        try:
+            if rows.ndim != 2 or <size_t>rows.shape[1] != self.input_size or rows.shape[0] == 0:
+                return None
+            if out is None:
+                out = _empty((rows.shape[0], self.output_size), self.dtype)
+            elif type(out) is not _ndarray or out.dtype is not self.dtype:
+                return None
+            return out if self._predict_into(out, &rows) else None
+        finally:
+            PyBuffer_Release(&rows)
+
+    cdef bint _predict_into(self, out, Py_buffer *rows) except -1:
+        """Whether `out` could take the outputs, the rows could be used, and the system refused no thread."""
+        cdef Py_buffer to
+        cdef fnn_features x
+        cdef fnn_status status
+        cdef int failures = fnn_thread_failures()
+        try:
+            PyObject_GetBuffer(out, &to, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+        except (BufferError, ValueError):
+            return False
+        try:
+            if to.ndim != 2 or to.shape[0] != rows.shape[0] or <size_t>to.shape[1] != self.output_size:
+                return False
+            if <char *>to.buf < <char *>rows.buf + rows.len and <char *>rows.buf < <char *>to.buf + to.len:
+                return False
+            x.data = rows.buf
+            x.dtype = FNN_FLOAT32 if self.itemsize == 4 else FNN_FLOAT64
+            x.rows = <size_t>rows.shape[0]
+            x.row_stride = rows.strides[0]
+            x.column_stride = rows.strides[1]
+            self._begin_predict()
+            try:
+                if self.arena_size * x.rows < _BRIEF:
+                    status = fnn_predict_finite(self.net, to.buf, &x, 1)
+                else:
+                    status = self._predict_finite(x, <char *>to.buf)
+            finally:
+                self.predictions -= 1
+        finally:
+            PyBuffer_Release(&to)
+        if status == FNN_EINVAL or failures != fnn_thread_failures():
+            return False
+        return _check(status) == 0
 
     def predict(self, x, out=None, Py_ssize_t n_layers=-1, int n_threads=0):
         cdef _Features features = _Features(x, self.input_size)

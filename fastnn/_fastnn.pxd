@@ -92,6 +92,8 @@ cdef extern from "fastnn.h" nogil:
         size_t rows
 
     fnn_status fnn_predict(fnn_net *net, void *out, const fnn_features *x, int n_threads)
+    fnn_status fnn_net_freeze(fnn_net *net)
+    int fnn_net_frozen(const fnn_net *net)
     int fnn_get_num_threads()
     fnn_status fnn_set_num_threads(int n)
     fnn_status fnn_isa_name(const char **name)
@@ -197,6 +199,7 @@ cdef extern from "fnn_internal.h" nogil:
 
     fnn_status fnn_predict_layers(fnn_net *net, void *out, const fnn_features *x, size_t n_layers, int n_threads)
     size_t fnn_net_layer_width(const fnn_net *net, size_t layer)
+    fnn_status fnn_predict_finite(fnn_net *net, void *out, const fnn_features *x, int n_threads)
     fnn_status fnn_predict_for_loss(fnn_net *net, void *out, const fnn_features *x, fnn_loss_kind loss, int n_threads)
     fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, const fnn_targets *y,
                               const fnn_loss *loss, size_t rows)

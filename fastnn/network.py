@@ -39,8 +39,6 @@ class Sequential:
     input_size, output_size : int
     dtype : numpy.dtype
     seed : int
-    frozen : bool
-        True for what `fold` returns: it predicts and cannot be trained.
 
     Raises
     ------
@@ -55,7 +53,6 @@ class Sequential:
         self.dtype = _check_dtype(dtype)
         self.layers = _check_layers(layers, self.input_size, self.dtype)
         self.seed = integer("seed", seed, 0, 2**64 - 1)
-        self.frozen = False
         self._link: str | None = None  # of the loss trained with: what turns outputs into probabilities
         self._configured_for: object | None = None  # the Trainer whose settings the engine has
         self._gradients_of: int | None = None  # the number of updates when `backward` last ran
@@ -80,6 +77,11 @@ class Sequential:
             "available yet. In the same process use net.copy()."
         )
 
+    @property
+    def frozen(self) -> bool:
+        """True for what `fold` returns: it predicts, and cannot be trained."""
+        return self._engine.frozen
+
     # ---- parameters ----
 
     def parameters(self, trainable: bool | None = None) -> dict[str, Array]:
@@ -94,7 +96,8 @@ class Sequential:
         -------
         dict of str to ndarray
             By place in the layer list and role: "0.weight" (fan_in, fan_out), "0.bias", "1.gamma", "1.beta",
-            "1.running_mean", "1.running_var", and "0.mean", "0.scale" of Standardize. Read-only for a folded net.
+            "1.running_mean", "1.running_var", and "0.mean", "0.scale" of Standardize. Read-only for a folded net, whose
+            weights are copies: it keeps them in the layout that predicts fastest.
         """
         views = {}
         for index, (name, _, is_trainable, _) in enumerate(self._engine.tensors()):
@@ -120,7 +123,7 @@ class Sequential:
     def _initialize(self) -> None:
         """Draw the weights anew from the seed, as when the net was built; statistics and Standardize start anew too."""
         self._require_trainable("initialize")
-        self._standardized = False
+        self._engine.ready = not isinstance(self.layers[0], Standardize)
         self._gradients_of = None
         for index, (name, layer, _, shape) in enumerate(self._engine.tensors()):
             role = name.rpartition(".")[2]
@@ -151,8 +154,7 @@ class Sequential:
 
     def _fit_standardize(self, x: Array, weights: Array | None) -> None:
         """Statistics of a leading ``Standardize()`` from these rows, unless it has them already."""
-        first = self.layers[0]
-        if not isinstance(first, Standardize) or self._standardized or self.parameters()["0.scale"].all():
+        if self._engine.ready or self.parameters()["0.scale"].all():
             return
         moments = data.ColumnMoments(x.shape[1])
         for rows in data.chunks(x):
@@ -185,6 +187,11 @@ class Sequential:
         RuntimeError
             Another thread is training the net.
         """
+        outputs = self._engine.predict_plain(x, out) if n_threads is None else None
+        return self._predict_any(x, out, n_threads) if outputs is None else outputs
+
+    def _predict_any(self, x: Any, out: Array | None, n_threads: int | None) -> Array:
+        """`predict` of what is not the plain case, or not fit to be used: checked and converted, or refused."""
         array = self._features(x)
         if out is not None:
             self._check_out(out, array)
@@ -405,7 +412,8 @@ class Sequential:
         twin = Sequential(self.layers, self.input_size, self.dtype, self.seed)
         twin._link = self._link
         twin._load(self.parameters())
-        twin.frozen = self.frozen
+        if self.frozen:
+            twin._engine.freeze()
         return twin
 
     def fold(self) -> "Sequential":
@@ -427,7 +435,7 @@ class Sequential:
         folded = Sequential([node.layer for node in nodes], self.input_size, self.dtype, self.seed)
         folded._load({f"{i}.{role}": value for i, node in enumerate(nodes) for role, value in node.parameters.items()})
         folded._link = self._link
-        folded.frozen = True
+        folded._engine.freeze()
         return folded
 
     def recalibrate(self, x: Any, n_threads: int | None = None) -> None:
@@ -505,13 +513,13 @@ class Sequential:
 
     def _require_statistics(self) -> None:
         """ValueError for a Standardize layer without."""
-        if isinstance(self.layers[0], Standardize) and not self._standardized:
+        if not self._engine.ready:
             if not self.parameters()["0.scale"].all():
                 raise ValueError(
                     "Standardize() has no statistics yet: train the net first (the first fit computes them), or give "
                     "mean and scale."
                 )
-            self._standardized = True
+            self._engine.ready = True
 
     def _check_out(self, out: Any, x: Array) -> None:
         if not isinstance(out, np.ndarray):

@@ -90,6 +90,43 @@ def dense_forward(h):
 
 
 @case
+def dense_pack(h):
+    for k, n, extra in itertools.product((1, 2, 7, 33), h.sizes, (0, h.table.pad)):
+        w, pad = h.random(k, n), h.table.pad
+        panels = h.run(
+            "dense_pack",
+            h.poison(h.table.padded(n) * k),
+            h.with_pads(w, h.table.padded(n) + extra),
+            k,
+            n,
+            h.table.padded(n) + extra,
+        )
+        assert_close(panels, reference.dense_pack(w, pad).ravel(), 0, f"k={k} n={n} extra={extra}")
+
+
+@case
+def dense_forward_packed(h):
+    activations = [name for name in reference.ACTIVATIONS if name != "softmax"]
+    for i, (m, n, k, extra) in enumerate(product_shapes(h)):
+        activation, alpha, with_bias = activations[i % len(activations)], 0.25, i % 3 != 0
+        edge, ldy, ldx = h.table.padded(n), h.table.padded(n) + extra, k + i % 2  # x need not be padded
+        x, w = h.random(m, k), h.random(k, n)
+        bias = h.with_pads(h.random(n)[None], edge, pad=0)[0] if with_bias else None
+        panels = reference.dense_pack(w, h.table.pad).astype(h.dtype).ravel()
+        number = reference.ACTIVATIONS.index(activation)
+        y = h.run(
+            *("dense_forward_packed", h.poison(m, ldy), h.with_pads(x, ldx), panels, bias, number, alpha),
+            *(m, n, k, ldy, ldx),
+        )
+        assert_untouched(y[:, edge:], f"m={m} n={n} k={k}")
+        h.table.dense_forward(
+            *(expected := h.poison(m, ldy), h.with_pads(x, h.table.padded(k)), h.with_pads(w, ldy, pad=0), bias),
+            *(number, alpha, m, n, k, ldy, h.table.padded(k), ldy),
+        )
+        assert y[:, :edge].tobytes() == expected[:, :edge].tobytes(), f"{activation} m={m} n={n} k={k}: other bits"
+
+
+@case
 def dense_backward_weights(h):
     for k, n, m, extra in product_shapes(h):
         ldx, ldw = h.table.padded(k), h.table.padded(n) + extra

@@ -76,6 +76,15 @@ def dense_backward_input(dy, wt):
     return _f64(dy) @ _f64(wt)
 
 
+def dense_pack(w, pad):
+    """(panels, k, pad): columns pad j .. of w in panel j, zeros beyond the last."""
+    k, n = w.shape
+    panels = np.zeros((-(-n // pad), k, pad))
+    for j in range(n):
+        panels[j // pad, :, j % pad] = w[:, j]
+    return panels
+
+
 def transpose(w):
     """wt (columns, rows) = w (rows, columns) transposed."""
     return _f64(w).T

@@ -494,3 +494,81 @@ def test_divergence_of_an_own_loss():
     with pytest.raises(fn.DivergenceError, match="epoch 1, step 1: loss = nan, learning rate"):
         fn.Trainer(one, loss=loss, batch_size=10).fit(X, Y, epochs=1, verbose=0)
     np.testing.assert_array_equal(one.parameters()["0.weight"], before)
+
+
+# ---- one road for plain arrays, another for all others: the same results and errors ----
+
+
+def outcome(predict):
+    """What predict returns, as bytes, or the exception that it raises."""
+    try:
+        result = predict()
+    except (ValueError, TypeError) as error:
+        return type(error), str(error)
+    return result.dtype, result.shape, result.tobytes()
+
+
+def both_roads(monkeypatch, engine_owner, *arguments, **named):
+    """The outcomes with and without the plain road."""
+    first = outcome(lambda: engine_owner.predict(*arguments, **named))
+    with monkeypatch.context() as patch:
+        patch.setattr(fn.Sequential, "predict", lambda self, x, out=None: self._predict_any(x, out, None))
+        return first, outcome(lambda: engine_owner.predict(*arguments, **named))
+
+
+def array_like(values, **flags):
+    array = np.array(values)
+    array.setflags(**flags)
+    return array
+
+
+PLAIN_OR_NOT = {
+    "plain": X,
+    "one row": X[:1],
+    "read-only": array_like(X, write=False),
+    "float64": X.astype("f8"),
+    "big-endian": X.astype(">f4"),
+    "uint8": X.astype("u1"),
+    "fortran": np.asfortranarray(X),
+    "every other row": X[::2],
+    "backwards": X[::-1],
+    "unaligned": np.frombuffer(b"x" + X.tobytes(), np.uint8)[1:].view("f4").reshape(X.shape),
+    "masked": np.ma.MaskedArray(X, np.zeros(X.shape, bool)),
+    "list": X.tolist(),
+    "NaN": with_value(19, 2, np.nan, "f4"),
+    "infinity": with_value(0, 0, -np.inf, "f4"),
+    "no rows": X[:0],
+    "columns": np.ones((20, 4), "f4"),
+    "one-dimensional": X[0],
+    "scalar": np.float32(1),
+    "three-dimensional": X[None],
+    "complex": X.astype("c8"),
+    "None": None,
+}
+
+
+@pytest.mark.parametrize("x", PLAIN_OR_NOT.values(), ids=PLAIN_OR_NOT)
+@pytest.mark.parametrize("layers", [(), (fn.Standardize(mean=[1.0], scale=[2.0]), fn.Dense(4)), (fn.Identity(),)])
+def test_the_plain_road_of_predict_agrees_with_the_other(x, layers, monkeypatch):
+    subject = net(*layers)
+    fast, slow = both_roads(monkeypatch, subject, x)
+    assert fast == slow
+    assert outcome(lambda: subject.predict(x, n_threads=1)) == slow
+
+
+def test_the_plain_road_is_taken():
+    engine = net()._engine
+    assert engine.predict_plain(X).tobytes() == net().predict(X.tolist()).tobytes()
+    assert engine.predict_plain(with_value(3, 1, np.nan, "f4")) is None
+    assert engine.predict_plain(X, np.empty((20, 4), "f4")[::-1]) is None
+
+
+def test_predicting_allocates_nothing_but_the_result():
+    for subject in (net(fn.Dense(70, "relu"), fn.Dense(4)), net(fn.Dense(70, "relu"), fn.Dense(4)).fold()):
+        out = np.empty((20, 4), "f4")
+        subject.predict(X, out=out)
+        before = fn._core.allocation_count()
+        for _ in range(1000):
+            assert subject.predict(X, out=out) is out
+            subject.predict(X[:1])
+        assert fn._core.allocation_count() == before

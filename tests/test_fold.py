@@ -96,6 +96,65 @@ def test_a_folded_net_is_frozen():
     assert fast.copy().frozen
 
 
+ACTIVATIONS = ("relu", "tanh", None, "gelu", "softmax", "elu")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_frozen_layout_gives_the_bits_of_the_live_one(seed, dtype):
+    random = np.random.default_rng(seed)
+    inputs, *units = (int(n) for n in random.integers(1, 200, size=4))
+    activations = random.choice(np.array(ACTIVATIONS, dtype=object), size=3)
+    layers = [fn.Dense(n, a, use_bias=bool(random.random() < 0.7)) for n, a in zip(units, activations, strict=True)]
+    live = shaken(layers, inputs, dtype, seed)
+    frozen = live.fold()
+    x = random.normal(size=(200, inputs)).astype(dtype)
+    expected = live.predict(x)
+    assert np.ptp(expected) > 0 or layers[-1].units == 1
+    for net in (frozen, frozen.copy()):
+        for rows in (1, 2, 5, 7, 96, 97, 200):
+            assert net.predict(x[:rows]).tobytes() == expected[:rows].tobytes(), rows
+            assert net.predict(x[:rows], n_threads=2).tobytes() == expected[:rows].tobytes(), rows
+            assert live.predict(x[:rows]).tobytes() == expected[:rows].tobytes(), rows
+        for other in (np.asfortranarray(x), np.repeat(x, 2, axis=0)[::2], np.pad(x, ((0, 0), (3, 2)))[:, 3:-2]):
+            assert net.predict(other).tobytes() == expected.tobytes()
+        assert net.predict(x[::-1]).tobytes() == expected[::-1].tobytes()
+        for name, view in live.parameters().items():
+            np.testing.assert_array_equal(net.parameters()[name], view)
+
+
+def test_folded_batchnorm_gives_the_bits_of_a_live_net_with_its_parameters():
+    fast = shaken(
+        [fn.Dense(70), fn.BatchNorm(), fn.ReLU(), fn.Dense(33, "tanh"), fn.BatchNorm(), fn.Dense(3)], 21, "float32"
+    ).fold()
+    live = fn.Sequential(fast.layers, 21)
+    for name, view in live.parameters().items():
+        view[...] = fast.parameters()[name]
+    x = np.random.default_rng(0).normal(size=(50, 21)).astype("f4")
+    assert fast.predict(x).tobytes() == live.predict(x).tobytes()
+    for one, other in zip(fast.activations(x), live.activations(x), strict=True):
+        assert one.tobytes() == other.tobytes()
+    labels = np.arange(50) % 3
+    assert fast.evaluate(x, labels) == live.evaluate(x, labels)
+
+
+def test_a_frozen_engine_neither_trains_nor_draws():
+    fast = shaken([fn.Dense(7), fn.Tanh(), fn.Dense(3)], 5, "float32").fold()
+    before = {name: view.copy() for name, view in fast.parameters().items()}
+    engine, x = fast._engine, np.ones((4, 5), "f4")
+    for use in (
+        lambda: engine.forward(x),
+        lambda: engine.backward(np.ones((4, 3), "f4")),
+        lambda: engine.apply_gradients(0.1),
+        lambda: engine.draw(0, "normal", 1.0),
+    ):
+        with pytest.raises(ValueError, match=r"argument|forward"):
+            use()
+    engine.freeze()  # twice is once
+    for name, view in fast.parameters().items():
+        np.testing.assert_array_equal(view, before[name])
+
+
 def test_the_folded_net_is_a_snapshot_with_the_same_link():
     x, y = np.random.default_rng(0).normal(size=(20, 5)), np.arange(20) % 3
     net = fn.Sequential([fn.Dense(7), fn.BatchNorm(), fn.ReLU(), fn.Dense(3)], 5, dtype="float64")

@@ -131,6 +131,13 @@ typedef struct fnn_features {
  * a row does not depend on the other rows nor on the number of threads. n_threads 0: as configured. */
 fnn_status fnn_predict(fnn_net *net, void *out, const fnn_features *x, int n_threads);
 
+/* Give up training for speed: every Dense layer's weights are moved, inside the parameter arena, into the layout that
+ * predicts fastest: panels of 16 columns (float; 8 of double), panel j (fan_in rows of 64 bytes, contiguous) holding
+ * columns 16 j .. of the matrix, zeros beyond its last. The other tensors stay. Outputs keep their bits; functions that
+ * train or draw return FNN_EINVAL from then on. FNN_ENOMEM: the net is unchanged. Twice is once. */
+fnn_status fnn_net_freeze(fnn_net *net);
+int fnn_net_frozen(const fnn_net *net);
+
 /* Worker threads used where nothing else is said: set by the caller, else FASTNN_NUM_THREADS, else OMP_NUM_THREADS,
  * else the processors this process may use (affinity and cgroup quota). */
 int fnn_get_num_threads(void);

@@ -143,6 +143,9 @@ void fnn_set_work_per_thread(double work);
  * contiguous. */
 fnn_status fnn_predict_layers(fnn_net *net, void *out, const fnn_features *x, size_t n_layers, int n_threads);
 size_t fnn_net_layer_width(const fnn_net *net, size_t layer);
+/* fnn_predict of contiguous rows of the net's dtype that looks at them on the way: FNN_EINVAL where a feature is not
+ * finite (out then holds no result) or x is of another kind. One pass over x: 1 % of a large prediction. */
+fnn_status fnn_predict_finite(fnn_net *net, void *out, const fnn_features *x, int n_threads);
 /* Outputs before the final activation that `loss` takes over. */
 fnn_status fnn_predict_for_loss(fnn_net *net, void *out, const fnn_features *x, fnn_loss_kind loss, int n_threads);
 /* Weighted mean loss of outputs (rows, output_size), contiguous, as from fnn_predict_for_loss. */
@@ -153,8 +156,8 @@ fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, cons
 fnn_status fnn_predict_mc(fnn_net *net, void *mean, void *deviation, const fnn_features *x, uint64_t first_row,
                           size_t samples, uint64_t seed, int n_threads);
 /* The stretch [first_mask, end_mask) of the exact expectation over all 2^units masks, where units =
- * fnn_net_dropout_units is 1..40 and first_mask a multiple of 64: added to sum (rows, output_size), double. Stretches
- * in order give the bits of one call over all masks. */
+ * fnn_net_dropout_units is 1..40: added to sum (rows, output_size), double. Stretches in order give the bits of one
+ * call over all masks. */
 fnn_status fnn_predict_expected(fnn_net *net, double *sum, const fnn_features *x, uint64_t first_mask,
                                 uint64_t end_mask, int n_threads);
 size_t fnn_net_dropout_units(

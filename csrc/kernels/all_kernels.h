@@ -10,6 +10,7 @@
 #include "batchnorm.h"
 #include "dropout.h"
 #include "gather.h"
+#include "panels.h" /* its single row serves gemm.h */
 #include "gemm.h"
 #include "matrix.h"
 #include "reduce.h" /* its 16 lanes of double serve draw.h and loss.h */

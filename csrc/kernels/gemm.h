@@ -13,23 +13,18 @@
  * of 4 to 8, where short tiles overlap). With 16 registers 6x2 beat 4x3: its panels divide every padded width; 8x1
  * serves the last vector of a width that ends in the first half of a PAD. From PACK_ROWS rows on, tiles have the
  * heights of FNN_COPYING_SHAPES. NEON computes whole PADs: it has 4x4, since GCC 12 spills sums of 5x4 and 6x4 in the
- * inner loop. A single row takes 8 vectors: it runs at the speed of memory and needs independent sums. */
-#define FNN_SHAPES_1(DO, V) DO(1, V)
+ * inner loop. */
 #define FNN_SHAPES_4(DO, V) DO(1, V) DO(2, V) DO(3, V) DO(4, V)
 #define FNN_SHAPES_6(DO, V) FNN_SHAPES_4(DO, V) DO(5, V) DO(6, V)
 #define FNN_SHAPES_8(DO, V) FNN_SHAPES_6(DO, V) DO(7, V) DO(8, V)
-#define FNN_SHAPES_ROW(DO) DO(1, 5) DO(1, 6) DO(1, 7) DO(1, 8)
 #if FNN_VBYTES == 64
-#define FNN_SHAPES(DO) \
-    FNN_SHAPES_8(DO, 1) FNN_SHAPES_8(DO, 2) FNN_SHAPES_8(DO, 3) FNN_SHAPES_6(DO, 4) FNN_SHAPES_ROW(DO)
+#define FNN_SHAPES(DO) FNN_SHAPES_8(DO, 1) FNN_SHAPES_8(DO, 2) FNN_SHAPES_8(DO, 3) FNN_SHAPES_6(DO, 4)
 #define FNN_COPYING_SHAPES(DO) DO(5, 2) DO(6, 2) DO(5, 3) DO(6, 3) DO(5, 4) DO(6, 4)
 #elif defined(FNN_NEON)
-#define FNN_SHAPES(DO) \
-    FNN_SHAPES_1(DO, 1) FNN_SHAPES_1(DO, 2) FNN_SHAPES_1(DO, 3) FNN_SHAPES_4(DO, 4) FNN_SHAPES_ROW(DO)
+#define FNN_SHAPES(DO) FNN_SHAPES_4(DO, 4)
 #define FNN_COPYING_SHAPES(DO) DO(3, 4) DO(4, 4)
 #else
-#define FNN_SHAPES(DO) \
-    FNN_SHAPES_8(DO, 1) FNN_SHAPES_6(DO, 2) FNN_SHAPES_1(DO, 3) FNN_SHAPES_1(DO, 4) FNN_SHAPES_ROW(DO)
+#define FNN_SHAPES(DO) FNN_SHAPES_8(DO, 1) FNN_SHAPES_6(DO, 2)
 #define FNN_COPYING_SHAPES(DO) DO(5, 2) DO(6, 2)
 #endif
 
@@ -46,8 +41,7 @@ enum {
 #else
     COLUMN_VECTORS = 1,
 #endif
-    ROW_VECTORS = 8, /* widest panel of a single row */
-    TILE_ROWS = 8,   /* the table's bound; max_tile_rows() gives each panel's own */
+    TILE_ROWS = 8, /* the table's bound; max_tile_rows() gives each panel's own */
 
     BLOCK_ROWS = 192,                        /* rows of A and C this many stay in L2 while B passes by */
     PACK_ROWS = 48,                          /* a copy of a panel of B pays from this many rows on, */
@@ -103,7 +97,7 @@ FNN_INLINE void multiply_tile(vreal *sum, const tiles *t, const real *a, const i
     real *copy = t->copy;
     FNN_UNROLL_K
     for (size_t p = t->k; p; p--) {
-        vreal row_of_b[ROW_VECTORS];
+        vreal row_of_b[PANEL_VECTORS];
         FNN_UNROLL
         for (int j = 0; j < vectors; j++) {
             row_of_b[j] = vload(b + j * VW);
@@ -177,8 +171,9 @@ FNN_SHAPES(FNN_DEFINE_TILES)
 FNN_COPYING_SHAPES(FNN_DEFINE_COPYING_TILES)
 
 typedef void (*tile_kernel)(tiles *);
-static const tile_kernel tile_kernels[ROW_VECTORS + 1][TILE_ROWS + 1] = {FNN_SHAPES(FNN_LIST_TILES)};
-static const tile_kernel copying_kernels[ROW_VECTORS + 1][TILE_ROWS + 1] = {FNN_COPYING_SHAPES(FNN_LIST_COPYING_TILES)};
+static const tile_kernel tile_kernels[PANEL_VECTORS + 1][TILE_ROWS + 1] = {FNN_SHAPES(FNN_LIST_TILES)};
+static const tile_kernel copying_kernels[PANEL_VECTORS + 1][TILE_ROWS + 1] = {
+    FNN_COPYING_SHAPES(FNN_LIST_COPYING_TILES)};
 
 FNN_INLINE size_t max_tile_rows(size_t vectors)
 {
@@ -198,7 +193,7 @@ typedef struct row_split {
 
 FNN_INLINE row_split split_rows(size_t rows, size_t vectors)
 {
-    const size_t most = rows == 1 ? 1 : max_tile_rows(vectors);
+    const size_t most = max_tile_rows(vectors);
     const size_t count = (rows + most - 1) / most;
     return (row_split){.height = rows / count, .taller = rows % count, .count = count};
 }
@@ -250,7 +245,7 @@ static void pack_a(real *to, const real *from, row_split s, size_t k, size_t row
  */
 static void multiply_block(tiles t, size_t rows, size_t vectors)
 {
-    const size_t widest = rows == 1 ? ROW_VECTORS : PANEL_VECTORS, n_panels = (vectors + widest - 1) / widest;
+    const size_t n_panels = (vectors + PANEL_VECTORS - 1) / PANEL_VECTORS;
     const size_t ldb = t.ldb;
     const int packs_a = t.row_stride == 1 && rows > 1 && t.k >= PACK_K && n_panels >= PACK_PANELS;
     real packed_a[PACKED_A], packed_b[BLOCK_K * PANEL_VECTORS * VW];
@@ -334,7 +329,10 @@ static void multiply(real *c, const real *a, const real *b, const real *bias, en
 static void dense_forward(void *y, const void *x, const void *w, const void *bias, fnn_activation activation,
                           double alpha, size_t m, size_t n, size_t k, size_t ldy, size_t ldx, size_t ldw)
 {
-    multiply(y, x, w, bias, OVERWRITE, 0, activation, alpha, m, n, k, ldy, ldx, 1, ldw);
+    if (m == 1)
+        multiply_row(y, x, w, bias, activation, alpha, n, k, ldw);
+    else
+        multiply(y, x, w, bias, OVERWRITE, 0, activation, alpha, m, n, k, ldy, ldx, 1, ldw);
 }
 
 /* One row's dW, a product without a sum: rows of C stream by, whole panels of tiles would only scatter the stores. */
@@ -375,5 +373,8 @@ static void dense_backward_weights(void *dw, const void *x, const void *dy, int 
 static void dense_backward_input(void *dx, const void *dy, const void *wt, size_t m, size_t k, size_t n, size_t lddx,
                                  size_t lddy, size_t ldwt)
 {
-    multiply(dx, dy, wt, NULL, OVERWRITE, 0, FNN_IDENTITY, 0, m, k, n, lddx, lddy, 1, ldwt);
+    if (m == 1)
+        multiply_row(dx, dy, wt, NULL, FNN_IDENTITY, 0, k, n, ldwt);
+    else
+        multiply(dx, dy, wt, NULL, OVERWRITE, 0, FNN_IDENTITY, 0, m, k, n, lddx, lddy, 1, ldwt);
 }

@@ -21,13 +21,18 @@ static fnn_activation epilogue(const fnn_node *node, bool fused, double *alpha)
     return fused ? node[1].layer.activation : FNN_IDENTITY;
 }
 
-static void dense_product(const fnn_net *net, const fnn_node *node, void *y, const void *x, size_t rows, bool fused)
+static void dense_product(const fnn_net *net, const fnn_node *node, void *y, const void *x, size_t rows, size_t ldx,
+                          bool fused)
 {
     double alpha;
     fnn_activation activation = epilogue(node, fused, &alpha);
-    net->kernels->dense_forward(y, x, fnn_parameter(net, node->weight), fnn_parameter(net, node->bias), activation,
-                                alpha, rows, node->outputs, node->inputs, node->ld_outputs, node->ld_inputs,
-                                node->ld_outputs);
+    const void *weight = fnn_parameter(net, node->weight), *bias = fnn_parameter(net, node->bias);
+    if (net->frozen)
+        net->kernels->dense_forward_packed(y, x, weight, bias, activation, alpha, rows, node->outputs, node->inputs,
+                                           node->ld_outputs, ldx);
+    else
+        net->kernels->dense_forward(y, x, weight, bias, activation, alpha, rows, node->outputs, node->inputs,
+                                    node->ld_outputs, ldx, node->ld_outputs);
 }
 
 static void forward(const fnn_pass *pass, const fnn_node *node, bool fused)
@@ -35,7 +40,8 @@ static void forward(const fnn_pass *pass, const fnn_node *node, bool fused)
     const fnn_net *net = pass->net;
     size_t begin = pass->row_begin;
     dense_product(net, node, fnn_at(net, fnn_training(net, node->y), begin * node->ld_outputs),
-                  fnn_at(net, fnn_training(net, node->x), begin * node->ld_inputs), pass->row_end - begin, fused);
+                  fnn_at(net, fnn_training(net, node->x), begin * node->ld_inputs), pass->row_end - begin,
+                  node->ld_inputs, fused);
 }
 
 enum { SHORTEST_CHUNK = BLOCK_ROWS, SMALL_MATRIX = 16384 };
@@ -138,7 +144,8 @@ static void backward(fnn_pass *pass, const fnn_node *node, bool input_gradient)
 
 static void *predict(const fnn_block *block, const fnn_node *node, void *y, void *x, bool fused)
 {
-    dense_product(block->net, node, y, x, block->rows, fused);
+    dense_product(block->net, node, y, x, block->rows, node == block->net->nodes ? block->ld_inputs : node->ld_inputs,
+                  fused);
     return y;
 }
 

@@ -44,7 +44,7 @@ static fnn_status draw_orthogonal(fnn_net *net, const fnn_tensor *tensor, double
 
 fnn_status fnn_net_draw(fnn_net *net, size_t index, fnn_draw draw, double a)
 {
-    if (index >= net->n_tensors || draw > FNN_DRAW_ORTHOGONAL)
+    if (net->frozen || index >= net->n_tensors || draw > FNN_DRAW_ORTHOGONAL)
         return FNN_EINVAL;
     const fnn_tensor *tensor = &net->tensors[index];
     fnn_random random = {.seed = net->seed, .stream = FNN_STREAM_INIT, .layer = (uint32_t)tensor->layer};

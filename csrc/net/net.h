@@ -24,7 +24,7 @@ enum {
     UPDATE_CHUNK = 4096,  /* elements per partial sum of the gradient's norm, about */
     BLOCK_ROWS = 256,     /* a long batch goes through a net of small layers in blocks of so many rows */
     MOST_CHUNKS = 64,     /* parts that a sum over a long batch is cut into */
-    PREDICT_ROWS = 64,    /* rows of a block that runs through all layers while it is hot */
+    PREDICT_ROWS = 96,    /* rows of a block that runs through all layers while it is hot; whole tiles of 6, 4, 3 */
     WORKSPACE_SLOTS = 16, /* prediction workspaces kept for re-use */
     MAX_ENUMERATED = 40   /* units under dropout in an exact expectation */
 };
@@ -107,6 +107,7 @@ struct fnn_net {
     fnn_node *nodes;
     size_t first_trainable; /* first node with something to learn; n_nodes if none */
     size_t inputs, ld_inputs, outputs, ld_max;
+    double row_work;                            /* multiply-adds of a row's pass */
     double factor;                              /* conversion of the features in front */
     size_t standardize_mean, standardize_scale; /* or FNN_NONE */
 
@@ -114,6 +115,7 @@ struct fnn_net {
     fnn_tensor *tensors;
     size_t trainable_size, arena_size; /* elements */
     char *parameters;
+    bool frozen; /* the weights lie packed for dense_forward_packed, each matrix in its own place */
 
     /* training; allocated when first needed */
     char *gradients;
@@ -160,6 +162,7 @@ struct fnn_block {
     const fnn_net *net;
     const fnn_kernels *kernels;
     size_t rows;
+    size_t ld_inputs; /* of the rows that enter the first node; a Dense there takes any */
     enum fnn_mode mode;
     fnn_random random; /* FNN_SAMPLE */
     uint64_t first_row;

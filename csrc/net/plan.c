@@ -128,6 +128,19 @@ static void add_layer(fnn_net *net, size_t index, size_t width)
     }
 }
 
+/* Multiply-adds of a row's pass through the net. */
+static double row_work(const fnn_net *net)
+{
+    const double elementwise = 8; /* an activation, mask or normalisation takes as long as about 8 multiply-adds */
+    double work = 0;
+    for (size_t i = 0; i < net->n_nodes; i++) {
+        const fnn_node *node = &net->nodes[i];
+        work += node->type == &fnn_dense ? (double)node->inputs * (double)node->ld_outputs
+                                         : elementwise * (double)node->outputs;
+    }
+    return work;
+}
+
 /* Nodes, and the width after each entry. At most two nodes come from an entry. */
 static fnn_status build_nodes(fnn_net *net)
 {
@@ -149,6 +162,7 @@ static fnn_status build_nodes(fnn_net *net)
         net->layer_width[i] = width;
     }
     net->outputs = width;
+    net->row_work = row_work(net);
     return FNN_OK;
 }
 
@@ -310,7 +324,40 @@ void fnn_net_free(fnn_net *net)
     fnn_release(net);
 }
 
+/* A packed matrix needs no more room than its padded rows. */
+fnn_status fnn_net_freeze(fnn_net *net)
+{
+    if (!net)
+        return FNN_EINVAL;
+    size_t largest = 0;
+    for (size_t i = 0; i < net->n_nodes; i++) {
+        const fnn_node *node = &net->nodes[i];
+        if (node->type == &fnn_dense && node->inputs * node->ld_outputs > largest)
+            largest = node->inputs * node->ld_outputs;
+    }
+    void *copy = fnn_allocate(largest * net->real_size);
+    if (!copy)
+        return FNN_ENOMEM;
+    for (size_t i = 0; i < net->n_nodes && !net->frozen; i++) {
+        const fnn_node *node = &net->nodes[i];
+        if (node->type != &fnn_dense)
+            continue;
+        void *weight = fnn_parameter(net, node->weight);
+        memcpy(copy, weight, node->inputs * node->ld_outputs * net->real_size);
+        net->kernels->dense_pack(weight, copy, node->inputs, node->outputs, node->ld_outputs);
+    }
+    fnn_release(copy);
+    net->frozen = true;
+    net->forward_rows = 0;
+    return FNN_OK;
+}
+
 /* ---- what the plan tells ---- */
+
+int fnn_net_frozen(const fnn_net *net)
+{
+    return net->frozen;
+}
 
 size_t fnn_net_input_size(const fnn_net *net)
 {
@@ -392,14 +439,7 @@ bool fnn_ready(const fnn_net *net)
 
 double fnn_pass_work(const fnn_net *net, size_t rows)
 {
-    const double elementwise = 8; /* an activation, mask or normalisation takes as long as about 8 multiply-adds */
-    double work = 0;
-    for (size_t i = 0; i < net->n_nodes; i++) {
-        const fnn_node *node = &net->nodes[i];
-        work += node->type == &fnn_dense ? (double)node->inputs * (double)node->ld_outputs
-                                         : elementwise * (double)node->outputs;
-    }
-    return work * (double)rows;
+    return net->row_work * (double)rows;
 }
 
 static _Atomic double work_per_thread =
@@ -414,10 +454,10 @@ int fnn_thread_count(int asked, double work, size_t rows)
 {
     enum { LEAST_ROWS = 4 };
     const double least_worth = 2.5;
-    int most = asked > 0 ? asked : fnn_get_num_threads();
     double worth = work / work_per_thread;
     if (worth < least_worth)
         return 1;
+    int most = asked > 0 ? asked : fnn_get_num_threads();
     if (most > FNN_MAX_THREADS)
         most = FNN_MAX_THREADS;
     if (worth < most)

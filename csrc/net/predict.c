@@ -37,16 +37,17 @@ static void give_workspace(fnn_net *net, fnn_workspace *workspace)
 
 /* ---- a block of rows ---- */
 
-/* Runs nodes [begin, end) on a block; x and y are two buffers of block rows; returns the one with the result. */
-static void *run_block(const fnn_block *block, size_t begin, size_t end, void *x, void *y)
+/* Runs nodes [begin, end) on a block. x has its rows; y and spare are buffers of block rows for what comes after, spare
+ * being x where that may be overwritten. Returns where the result is. */
+static void *run_block(const fnn_block *block, size_t begin, size_t end, void *x, void *y, void *spare)
 {
     const fnn_node *nodes = block->net->nodes;
     for (size_t i = begin; i < end; i++) {
         bool fused = nodes[i].fuses_next && i + 1 < end;
-        void *result = nodes[i].type->predict(block, &nodes[i], y, x, fused);
-        if (result == y) {
-            y = x;
-            x = result;
+        x = nodes[i].type->predict(block, &nodes[i], y, x, fused);
+        if (x == y) {
+            y = spare;
+            spare = x;
         }
         i += fused;
     }
@@ -63,6 +64,8 @@ typedef struct predict_job {
     size_t samples;
     uint64_t seed, first_row;      /* Monte Carlo */
     uint64_t first_mask, end_mask; /* exact expectation */
+    bool must_be_finite;   /* rows are looked at before they are used; they are contiguous and of the net's dtype */
+    atomic_bool nonfinite; /* one was not */
     char *memory;
     size_t bytes_per_thread;
 } predict_job;
@@ -90,17 +93,44 @@ static size_t block_rows(size_t begin, size_t end)
     return end - begin < PREDICT_ROWS ? end - begin : PREDICT_ROWS;
 }
 
+static bool real_rows(const fnn_net *net, const fnn_features *x)
+{
+    ptrdiff_t item = (ptrdiff_t)net->real_size;
+    return x->dtype == net->dtype && x->column_stride == item && x->row_stride % item == 0 && x->row_stride >= 0 &&
+           (uintptr_t)x->data % net->real_size == 0;
+}
+
+/* No copy of rows that a Dense layer in front reads as they are: it does not write to them. */
+static bool readable_in_place(const predict_job *job)
+{
+    const fnn_net *net = job->net;
+    return job->end && net->nodes[0].type == &fnn_dense && net->factor == 1 && net->standardize_mean == FNN_NONE &&
+           real_rows(net, job->x);
+}
+
 static void predict_rows(void *argument, int thread, int n_threads)
 {
-    const predict_job *job = argument;
+    predict_job *job = argument;
     const fnn_net *net = job->net;
+    const fnn_features *x = job->x;
     buffers b = thread_buffers(job, thread);
+    bool in_place = readable_in_place(job);
     size_t begin, end;
-    fnn_share(&begin, &end, job->x->rows, 1, thread, n_threads);
+    fnn_share(&begin, &end, x->rows, 1, thread, n_threads);
     for (size_t row = begin; row < end; row += PREDICT_ROWS) {
-        fnn_block block = {.net = net, .kernels = net->kernels, .rows = block_rows(row, end), .mode = FNN_EVALUATE};
-        fnn_gather(net, b.rows[0], job->x, NULL, row, block.rows);
-        char *y = run_block(&block, 0, job->end, b.rows[0], b.rows[1]);
+        fnn_block block = {.net = net,
+                           .kernels = net->kernels,
+                           .rows = block_rows(row, end),
+                           .ld_inputs = in_place ? (size_t)x->row_stride / net->real_size : net->ld_inputs,
+                           .mode = FNN_EVALUATE};
+        const char *from = (const char *)x->data + (ptrdiff_t)row * x->row_stride;
+        if (job->must_be_finite && net->kernels->first_nonfinite(from, block.rows * net->inputs) >= 0) {
+            atomic_store_explicit(&job->nonfinite, true, memory_order_relaxed);
+            return;
+        }
+        if (!in_place)
+            fnn_gather(net, b.rows[0], x, NULL, row, block.rows);
+        char *y = run_block(&block, 0, job->end, in_place ? (void *)from : b.rows[0], b.rows[1], b.rows[0]);
         for (size_t i = 0; i < block.rows; i++)
             memcpy(fnn_at(net, job->out, (row + i) * job->width), fnn_at(net, y, i * job->ld),
                    job->width * net->real_size);
@@ -144,19 +174,20 @@ static void sample_rows(void *argument, int thread, int n_threads)
         fnn_block block = {.net = net,
                            .kernels = net->kernels,
                            .rows = block_rows(row, end),
+                           .ld_inputs = net->ld_inputs,
                            .mode = FNN_SAMPLE,
                            .random = {.seed = job->seed, .stream = FNN_STREAM_MONTE_CARLO},
                            .first_row = job->first_row + row};
         size_t values = block.rows * job->width;
         fnn_gather(net, b.rows[0], job->x, NULL, row, block.rows);
-        void *prefix = run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
+        void *prefix = run_block(&block, 0, job->begin, b.rows[0], b.rows[1], b.rows[0]);
         void *x = prefix == b.rows[0] ? b.rows[1] : b.rows[0];
         memset(b.mean, 0, values * sizeof(double));
         memset(b.spread, 0, values * sizeof(double));
         for (size_t t = 1; t <= job->samples; t++) {
             block.random.step = t - 1;
             memcpy(x, prefix, block.rows * prefix_ld * net->real_size);
-            add_sample(job, &b, run_block(&block, job->begin, job->end, x, b.rows[2]), block.rows, t);
+            add_sample(job, &b, run_block(&block, job->begin, job->end, x, b.rows[2], x), block.rows, t);
         }
         for (size_t i = 0; i < values; i++) {
             store_real(net, job->out, row * job->width + i, b.mean[i]);
@@ -188,9 +219,10 @@ static void expected_rows(void *argument, int thread, int n_threads)
     size_t begin, end;
     fnn_share(&begin, &end, job->x->rows, 1, thread, n_threads);
     for (size_t row = begin; row < end; row++) {
-        fnn_block block = {.net = net, .kernels = net->kernels, .rows = 1, .mode = FNN_ENUMERATE};
+        fnn_block block = {
+            .net = net, .kernels = net->kernels, .rows = 1, .ld_inputs = net->ld_inputs, .mode = FNN_ENUMERATE};
         fnn_gather(net, b.rows[0], job->x, NULL, row, 1);
-        void *prefix = run_block(&block, 0, job->begin, b.rows[0], b.rows[1]);
+        void *prefix = run_block(&block, 0, job->begin, b.rows[0], b.rows[1], b.rows[0]);
         void *other = prefix == b.rows[0] ? b.rows[1] : b.rows[0];
         double *sum = (double *)job->out + row * job->width;
         for (uint64_t mask = job->first_mask; mask < job->end_mask; mask += PREDICT_ROWS) {
@@ -198,7 +230,7 @@ static void expected_rows(void *argument, int thread, int n_threads)
             block.rows = job->end_mask - mask < PREDICT_ROWS ? (size_t)(job->end_mask - mask) : PREDICT_ROWS;
             /* The first Dropout reads the one prefix row; what follows must not write over it. */
             void *x = net->nodes[job->begin].type->predict(&block, &net->nodes[job->begin], b.rows[2], prefix, false);
-            const void *y = run_block(&block, job->begin + 1, job->end, x, other);
+            const void *y = run_block(&block, job->begin + 1, job->end, x, other, x);
             for (size_t i = 0; i < block.rows; i++) {
                 double probability = mask_probability(net, mask + i);
                 for (size_t j = 0; j < job->width; j++)
@@ -258,6 +290,16 @@ fnn_status fnn_predict_layers(fnn_net *net, void *out, const fnn_features *x, si
     return run_job(&job, predict_rows, 1, false, n_threads);
 }
 
+fnn_status fnn_predict_finite(fnn_net *net, void *out, const fnn_features *x, int n_threads)
+{
+    predict_job job = {.net = net, .x = x, .out = out, .end = net->n_nodes, .must_be_finite = true};
+    if (x->dtype != net->dtype || x->column_stride != (ptrdiff_t)net->real_size ||
+        x->row_stride != (ptrdiff_t)(net->inputs * net->real_size))
+        return FNN_EINVAL;
+    fnn_status status = run_job(&job, predict_rows, 1, false, n_threads);
+    return status == FNN_OK && atomic_load_explicit(&job.nonfinite, memory_order_relaxed) ? FNN_EINVAL : status;
+}
+
 fnn_status fnn_predict_for_loss(fnn_net *net, void *out, const fnn_features *x, fnn_loss_kind loss, int n_threads)
 {
     predict_job job = {.net = net, .x = x, .out = out, .end = fnn_loss_end(net, loss)};
@@ -285,7 +327,7 @@ fnn_status fnn_predict_expected(fnn_net *net, double *sum, const fnn_features *x
                                 uint64_t end_mask, int n_threads)
 {
     size_t units = fnn_net_dropout_units(net);
-    if (units == 0 || units > MAX_ENUMERATED || first_mask % PREDICT_ROWS != 0 || end_mask > (uint64_t)1 << units)
+    if (units == 0 || units > MAX_ENUMERATED || end_mask > (uint64_t)1 << units)
         return FNN_EINVAL;
     predict_job job = {.net = net,
                        .x = x,

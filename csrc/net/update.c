@@ -520,6 +520,8 @@ static void apply(void *argument, int thread, int n_threads)
 
 fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads)
 {
+    if (net->frozen)
+        return FNN_EINVAL;
     fnn_status status = fnn_net_gradients(net) ? fnn_prepare_update(net) : FNN_ENOMEM;
     if (status != FNN_OK)
         return status;

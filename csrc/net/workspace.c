@@ -44,6 +44,8 @@ static fnn_status prepare_gradients(fnn_net *net)
 
 fnn_status fnn_prepare_training(fnn_net *net, size_t rows, size_t batch_rows)
 {
+    if (net->frozen)
+        return FNN_EINVAL;
     fnn_status status = prepare_gradients(net);
     if (status != FNN_OK || (rows <= net->capacity && batch_rows <= net->batch_capacity))
         return status;
