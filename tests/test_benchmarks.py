@@ -140,6 +140,6 @@ def test_the_suite_runs_from_end_to_end(tmp_path):
         assert heading in text
     assert "`tiny` step | ≥ 15x the best peer" in text
     assert "MNIST was left out" in text
-    (row,) = [line for line in text.splitlines() if line.startswith("| tiny |")]
+    row = next(line for line in text.splitlines() if line.startswith("| tiny |"))
     assert row.count(" / ") >= 4
     assert write(results, tmp_path).read_text(encoding="utf-8").startswith("# Benchmark results")
