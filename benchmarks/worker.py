@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 LONGEST_CALIBRATION = 6  # attempts at the number of steps of a block
+LEAST_STEPS = 8  # of a block, however long they take: an engine may have work to do before its first step
 
 
 class Worker:
@@ -46,6 +47,8 @@ class Worker:
                 break
             # Of short blocks most is the call around them: approached in several strides.
             self.steps *= max(2, min(16, int(block / taken)))
+        if kind == "training" and block > 0:
+            self.steps = max(self.steps, LEAST_STEPS)
         return {"steps": self.steps}
 
     def _time(self) -> float:
