@@ -22,14 +22,14 @@ SUSTAINED = 0.95  # of the peak inside a tile: `product` 128 x 128 x 128, 0.94 w
 LATENCY_SLOTS = 8  # multiply-adds in flight: 4 cycles at 2 per cycle (Zen 2 to 5, Intel from Skylake on)
 TILE_CYCLES = 16  # start and finish of a tile: `product` 48 x 16 x (2...64), 8 tiles, beside 6 x 16 x 16, one tile
 CALL_CYCLES = 115  # of a kernel that multiplies: what is left of 6 x 16 x 16
-PASS_CYCLES = {  # per number, of kernels that pass over numbers
-    "adam": 1.35,  # `kernels` adam_update: a division and a square root
+PASS_CYCLES = {  # per number, of kernels that pass over numbers, less the 7 us of calling one from Python
+    "adam": 1.3,  # `kernels` adam_update: a division and a square root
     "sgd": 0.3,  # as a norm: bound by its loads
     "norm": 0.3,  # `kernels` square_norm
-    "transpose": 1.2,  # `transpose` alone: 0.97 at 512 x 512, 1.2 at 300 x 100, 1.6 at 128 x 128
-    "values": 1.2,  # gather, or ReLU' and bias gradient, 0.7; two norms that bound the gradient 0.5
-    "tanh": 1.6,  # `kernels` activation_forward
-    "regularised": 5.0,  # `kernels` dropout_forward 2.0, batchnorm_statistics 0.8; normalising and both ways back
+    "transpose": 0.4,  # transpose of 128 x 128 0.3, of 300 x 100 0.5; the bytes come on top
+    "values": 1.2,  # ReLU' 0.7 and bias gradient 0.2, or gather 0.7; two norms that bound the gradient 0.5
+    "tanh": 1.25,  # `kernels` activation_forward
+    "regularised": 5.0,  # dropout 1.65 and back 0.4; BatchNorm 0.4 + 0.65 and back 0.75 + 1.0
 }
 LOSS_CYCLES = {"cross_entropy": (150, 2.6), "mse": (50, 1.2)}  # per row, its gather included; per output: 2048 x 10
 STEP_CYCLES = 1800  # clock, order, walking the plan: a step of 8-8-8-10 and one row without all the above
@@ -211,7 +211,7 @@ def parts(work: Workload, machine: Machine, threads: int = 1) -> dict[str, float
         seconds["dW"] += weight_gradient(inputs, outputs, work, machine, touched)
         if layer > 0:
             seconds["dX"] += product(work.batch, inputs, outputs, machine, touched)
-            seconds["transposing"] += passing(inputs * outputs, PASS_CYCLES["transpose"], 3, machine, touched)
+            seconds["transposing"] += transposing(inputs * outputs, machine, touched)
     seconds["update"] = update(work, machine, touched)
     seconds["values"] = values(work, machine, touched)
     per_row, per_output = LOSS_CYCLES[work.loss]
@@ -223,6 +223,11 @@ def parts(work: Workload, machine: Machine, threads: int = 1) -> dict[str, float
 def passing(numbers: float, cycles: float, passes: float, machine: Machine, touched: float) -> float:
     """Seconds of a pass over numbers: its arithmetic or its bytes, whichever takes longer."""
     return max(machine.cycles(cycles * numbers), machine.reading(passes * FLOAT * numbers, touched))
+
+
+def transposing(numbers: int, machine: Machine, touched: float) -> float:
+    """Seconds: read, and written to lines that are read first; as the rows of B, they lie on different pages."""
+    return machine.cycles(PASS_CYCLES["transpose"] * numbers) + machine.reading(3 * FLOAT * numbers, touched)
 
 
 def update(work: Workload, machine: Machine, touched: float) -> float:
