@@ -19,7 +19,7 @@ FLOAT = 4  # bytes; the model is that of float32
 # ---- measured once on Zen 3 with AVX2, in its cycles: of the core that does 32 float32 FLOPs in each, by the peak ----
 
 SUSTAINED = 0.95  # of the peak inside a tile: `product` 128 x 128 x 128, 0.94 with its tiles and its call
-LATENCY_SLOTS = 8  # multiply-adds in flight: 4 cycles at 2 per cycle (Zen 2 to 5, Intel from Skylake on)
+LATENCY_CYCLES = 4  # of a multiply-add, which the next one of its sum waits for (Zen 2 to 5, Intel from Skylake on)
 TILE_CYCLES = 16  # start and finish of a tile: `product` 48 x 16 x (2...64), 8 tiles, beside 6 x 16 x 16, one tile
 CALL_CYCLES = 115  # of a kernel that multiplies: what is left of 6 x 16 x 16
 PASS_CYCLES = {  # per number, of kernels that pass over numbers, less the 7 us of calling one from Python
@@ -41,11 +41,7 @@ VALUE_PASSES = 8  # over a hidden value: stored and read by the next layer, its 
 BARRIERS = 4  # per step: transposed weights, end of backward, norm, new parameters
 BLOCK_ROWS = 192  # of a product between two readings of B (gemm.h)
 DEEP, DEEP_ROWS = 129, 48  # the same where a transposed A is packed
-HOT_NUMBERS, UPDATE_CHUNK, CHUNK_ROWS = (
-    32768,
-    4096,
-    12,
-)  # the part of dW that is formed and applied in one go (update.c)
+HOT_NUMBERS, UPDATE_CHUNK, CHUNK_ROWS = 32768, 4096, 12  # the part of dW that is applied while hot (update.c)
 LONG_BATCH, SMALL_MATRIX, STEP_ROWS = 1024, 16384, 256  # such nets go through a step in blocks (dense.c, net.h)
 WORK_PER_THREAD, LEAST_WORTH, UPDATE_WORK = 1e6, 2.5, 20  # multiply-adds (plan.c, update.c)
 
@@ -130,13 +126,12 @@ def panel_cycles(rows: int, width: int, length: int, tiles: Tiles) -> float:
     """One panel of `width` vectors: its rows are split evenly over tiles; a tile starts and ends in each block."""
     count = -(-rows // (tiles.rows if width >= tiles.panel else tiles.narrow_rows))
     taller = rows % count
-    slots = sum(
-        n * max(height * width, height + width, LATENCY_SLOTS)  # multiply-adds, or loads, or waiting for sums
+    # Multiply-adds of 32 FLOPs per cycle, or two loads in each, or waiting for the sums.
+    cycles = sum(
+        n * max(height * width * tiles.lanes / 16, (height + width) / 2, LATENCY_CYCLES)
         for height, n in ((rows // count + 1, taller), (rows // count, count - taller))
     )
-    # Two slots per cycle of 8 lanes; the measured peak says how many of longer vectors: 32 FLOPs per cycle.
-    per_slot = tiles.lanes / 16
-    return slots * length * per_slot / SUSTAINED + count * TILE_CYCLES * -(-length // tiles.depth)
+    return cycles * length / SUSTAINED + count * TILE_CYCLES * -(-length // tiles.depth)
 
 
 def product(rows: int, columns: int, length: int, machine: Machine, touched: float, transposed: bool = False) -> float:

@@ -67,7 +67,7 @@ def test_cost_of_a_hand_computed_product():
     one_tile = 12 * 16 / 2 / costs.SUSTAINED + costs.TILE_CYCLES + costs.CALL_CYCLES
     assert costs.product_cycles(6, 16, 16, costs.TILES["avx2"]) == pytest.approx(one_tile)
     # One row of one vector waits for each of its sums; two blocks of k start the tile twice.
-    waiting = costs.LATENCY_SLOTS * 300 / 2 / costs.SUSTAINED + 2 * costs.TILE_CYCLES + costs.CALL_CYCLES
+    waiting = costs.LATENCY_CYCLES * 300 / costs.SUSTAINED + 2 * costs.TILE_CYCLES + costs.CALL_CYCLES
     assert costs.product_cycles(1, 8, 300, costs.TILES["avx2"]) == pytest.approx(waiting)
 
 
