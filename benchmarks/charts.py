@@ -10,7 +10,9 @@ import numpy as np
 
 from .engines import PEERS
 from .results import Results, Subject
+from .sections.grid import best_seconds, flops_per_second, predictions
 from .sections.predict import SINGLE
+from .workloads import GRID_BATCHES, GRID_WIDTHS
 
 OWN, FLOOR = Subject("fastnn"), Subject("floor")
 COLORS = dict(zip(PEERS, mpl.colormaps["tab10"].colors, strict=False))
@@ -145,11 +147,53 @@ def threads(results: Results, folder: Path) -> str | None:
     return save(figure, folder, "threads")
 
 
+def grid(results: Results, folder: Path) -> str | None:
+    """Speed over widths and batches, and the model's prediction of each cell beside its measurement."""
+    seconds, predicted = best_seconds(results), predictions(results)
+    if not seconds:
+        return None
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5.4), layout="constrained", width_ratios=(1.5, 1))
+    heat_map(figure, left, {cell: value / 1e9 for cell, value in flops_per_second(seconds).items()})
+    cells = list(predicted)
+    measured, expected = ([1e6 * source[cell] for cell in cells] for source in (seconds, predicted))
+    dots = right.scatter(measured, expected, c=np.log2([width for width, _ in cells]), cmap="viridis", s=18)
+    dots.set_clim(*np.log2([GRID_WIDTHS[0], GRID_WIDTHS[-1]]))
+    limits = [0.7 * min([*measured, *expected], default=1), 1.4 * max([*measured, *expected], default=1)]
+    right.plot(limits, limits, color="black", linewidth=1)
+    for factor in (1 / 1.5, 1.5):
+        right.plot(limits, [factor * value for value in limits], color="gray", linewidth=0.8, linestyle=":")
+    right.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
+    right.set_xlabel("measured, µs per step")
+    right.set_ylabel("predicted, µs per step")
+    right.set_title("Prediction and measurement; dotted: a factor of 1.5")
+    bar = figure.colorbar(dots, ax=right, label="width", ticks=np.log2(GRID_WIDTHS))
+    bar.ax.set_yticklabels(GRID_WIDTHS)
+    return save(figure, folder, "grid")
+
+
+def heat_map(figure: plt.Figure, axes: plt.Axes, gigaflops: dict[tuple[int, int], float]) -> None:
+    """Cells that were not measured stay white."""
+    values = np.array([[gigaflops.get((width, batch), np.nan) for batch in GRID_BATCHES] for width in GRID_WIDTHS])
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis", norm=mpl.colors.LogNorm())
+    bright = np.nanmax(values) / 3
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            color = "black" if value > bright else "white"
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=color)
+    axes.set_xticks(range(len(GRID_BATCHES)), GRID_BATCHES)
+    axes.set_yticks(range(len(GRID_WIDTHS)), GRID_WIDTHS)
+    axes.set_xlabel("batch")
+    axes.set_ylabel("width")
+    axes.set_title("Training steps of W-W-W-10, GFLOP/s, one thread")
+    figure.colorbar(image, ax=axes)
+
+
 CHARTS = {
     "Ratios": ratios,
     "Fraction of the floor": floors,
     "Latency of single calls": latency,
     "Thread scaling": threads,
+    "Grid of widths and batches": grid,
 }
 
 

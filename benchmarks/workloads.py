@@ -152,6 +152,17 @@ SIZES = [
     Workload(f"width {width} batch {batch}", (width,) * 4, batch) for width in (8, 32, 128) for batch in (8, 64, 512)
 ]
 
+# Two hidden layers as wide as the inputs, ten classes. A batch is never the whole data set; that stays below 64 MB.
+GRID_WIDTHS = tuple(2**i for i in range(3, 13))
+GRID_BATCHES = tuple(2**i for i in range(13))
+
+
+def grid_cell(width: int, batch: int) -> Workload:
+    return Workload(f"{width} wide {batch} rows", (width, width, width, 10), batch, rows=max(2 * batch, 2048))
+
+
+GRID = [grid_cell(width, batch) for width in GRID_WIDTHS for batch in GRID_BATCHES]
+
 PREDICTIONS = [
     Workload("1 row of 16-64-64-4", (16, 64, 64, 4), 1),
     Workload("1 row of 784-512-512-10", (784, 512, 512, 10), 1),
@@ -161,4 +172,4 @@ PREDICTIONS = [
 
 PRODUCTS = [product for work in WORKLOADS for product in products_of(work)]
 
-BY_NAME = {entry.name: entry for entry in (*WORKLOADS, *SIZES, *PREDICTIONS, *PRODUCTS)}
+BY_NAME = {entry.name: entry for entry in (*WORKLOADS, *SIZES, *GRID, *PREDICTIONS, *PRODUCTS)}
