@@ -32,9 +32,11 @@ enum {
 #if FNN_VBYTES == 64 || defined(FNN_NEON)
     PANEL_VECTORS = 4,
     BLOCK_K = 128, /* a panel of B this deep stays in L1 (AVX-512: +14 % at k = 784, x1.9 at 1024) */
+    BLOCK_ROWS_K = BLOCK_K,
 #else
     PANEL_VECTORS = 2,
-    BLOCK_K = 256, /* AVX2: +4 % over 128 at 128x784x512; 384 lost */
+    BLOCK_K = 256,       /* of a transposed A: +4 % over 128 at 128x784x512; 512 lost 3 % */
+    BLOCK_ROWS_K = 1040, /* a panel of B this deep stays in L2, and C is stored once: +3 to +5 % over 256 */
 #endif
 #ifdef FNN_NEON
     COLUMN_VECTORS = PANEL_VECTORS, /* columns are computed in multiples of this many vectors */
@@ -43,11 +45,15 @@ enum {
 #endif
     TILE_ROWS = 8, /* the table's bound; max_tile_rows() gives each panel's own */
 
-    BLOCK_ROWS = 192,                        /* rows of A and C this many stay in L2 while B passes by */
-    PACK_ROWS = 48,                          /* a copy of a panel of B pays from this many rows on, */
-    PACK_K = 129,                            /* a copy of a transposed A from this depth on, */
-    PACK_PANELS = 4,                         /* and from this many panels on, */
-    PACKED_A = 49 * 1024 / (int)sizeof(real) /* and it has at most this many elements: all on a stack of 128 KiB */
+    BLOCK_ROWS = 192,                         /* rows of A and C this many stay in L2 while B passes by */
+    PACK_ROWS = 48,                           /* a copy of a panel of B pays from this many rows on, */
+    FAR_K = 400,                              /* or from half as many where it is deep */
+    FAR_STRIDE = 2048 / (int)sizeof(real),    /* and its rows are this far apart (32x512x784: 83 to 90 GFLOP/s) */
+    PACK_K = 129,                             /* a copy of a transposed A from this depth on, */
+    PACK_PANELS = 4,                          /* and from this many panels on, */
+    PACKED_A = 49 * 1024 / (int)sizeof(real), /* and it has at most this many elements */
+    PACKED_B = BLOCK_K * PANEL_VECTORS * VW,
+    PACKED = PACKED_A + PACKED_B, /* on the stack: a thread may have no more than 128 KiB */
 };
 
 /* Tiles of `count` neighbouring groups of rows over one panel of columns. */
@@ -247,8 +253,10 @@ static void multiply_block(tiles t, size_t rows, size_t vectors)
 {
     const size_t n_panels = (vectors + PANEL_VECTORS - 1) / PANEL_VECTORS;
     const size_t ldb = t.ldb;
+    const size_t least_copied = t.k >= FAR_K && ldb >= FAR_STRIDE ? PACK_ROWS / 2 : PACK_ROWS;
     const int packs_a = t.row_stride == 1 && rows > 1 && t.k >= PACK_K && n_panels >= PACK_PANELS;
-    real packed_a[PACKED_A], packed_b[BLOCK_K * PANEL_VECTORS * VW];
+    _Static_assert((int)PACKED >= (int)BLOCK_ROWS_K * PANEL_VECTORS * VW, "room for the deepest panel of B");
+    real packed[PACKED], *const packed_b = packed, *const packed_a = packed + PACKED_B;
     const real *a = t.a, *const b = t.b, *const bias = t.bias;
     real *const c = t.c;
     size_t column = 0;
@@ -258,7 +266,7 @@ static void multiply_block(tiles t, size_t rows, size_t vectors)
     }
     for (size_t panel = 0; panel < n_panels; panel++) {
         const size_t width = vectors / n_panels + (panel < vectors % n_panels);
-        const int copies = rows >= PACK_ROWS && width >= 2 && ldb > width * VW;
+        const int copies = rows >= least_copied && width >= 2 && ldb > width * VW;
         const row_split s = split_rows(rows, packs_a || copies ? PANEL_VECTORS : width);
         t.a = a;
         t.c = c + column;
@@ -308,8 +316,10 @@ static void multiply(real *c, const real *a, const real *b, const real *bias, en
 {
     const size_t vectors = (n + COLUMN_VECTORS * VW - 1) / (COLUMN_VECTORS * VW) * COLUMN_VECTORS;
     const size_t padded = (n + PAD - 1) / PAD * PAD;
-    const size_t n_blocks = k ? (k + BLOCK_K - 1) / BLOCK_K : 1, deepest = (k + n_blocks - 1) / n_blocks;
-    const size_t block_rows = row_stride == 1 && deepest >= PACK_K ? packed_rows(deepest) : BLOCK_ROWS;
+    const int transposed = row_stride == 1;
+    const size_t most = transposed ? BLOCK_K : BLOCK_ROWS_K;
+    const size_t n_blocks = k ? (k + most - 1) / most : 1, deepest = (k + n_blocks - 1) / n_blocks;
+    const size_t block_rows = transposed && deepest >= PACK_K ? packed_rows(deepest) : BLOCK_ROWS;
     for (size_t row = 0; row < m && vectors; row += block_rows) {
         const size_t rows = m - row < block_rows ? m - row : block_rows;
         size_t p = 0;
