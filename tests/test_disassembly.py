@@ -46,7 +46,9 @@ def test_inner_loops_do_not_touch_the_stack(isa, bits):
     objdump = shutil.which("objdump")
     assert objdump, "objdump is missing (Debian: apt install binutils)"
     path = kernel_table.ROOT / f"build/c/csrc/kernels/isa_{isa}_f{bits}.o"
-    text = subprocess.run([objdump, "-d", "--no-show-raw-insn", path], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        [objdump, "-d", "--no-show-raw-insn", path], capture_output=True, text=True, check=True
+    ).stdout
     tiles = tiles_of(text)
     assert len(tiles) >= 14
     for name, (products, instructions) in tiles.items():

@@ -11,7 +11,7 @@ from ..runner import Suite
 
 TITLE = "Time to accuracy"
 TRAINERS = ("fastnn", "numpy_mlp", "torch_eager", "torch_compiled", "jax_scan", "sklearn_mlp")
-SEEDS = 5  # the epochs that it takes vary by half
+SEEDS = 3  # the epochs that it takes vary by half
 
 
 def run(suite: Suite) -> None:
