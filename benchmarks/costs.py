@@ -48,20 +48,22 @@ WORK_PER_THREAD, LEAST_WORTH, UPDATE_WORK = 1e6, 2.5, 20  # multiply-adds (plan.
 
 @dataclass(frozen=True)
 class Tiles:
-    """Lanes of a vector; vectors of a full panel; rows of a tile of one and of a narrower one; depth of a block."""
+    """Lanes of a vector; vectors of a full panel; rows of a tile of one and of a narrower one; depth of a block, and of
+    one of dW."""
 
     lanes: int
     panel: int
     rows: int
     narrow_rows: int
     depth: int
+    transposed_depth: int
 
 
 TILES = {
-    "avx512": Tiles(16, 4, 6, 8, 128),
-    "avx2": Tiles(8, 2, 6, 8, 256),
-    "neon": Tiles(4, 4, 4, 4, 128),
-    "baseline": Tiles(4, 2, 6, 8, 256),
+    "avx512": Tiles(16, 4, 6, 8, 128, 128),
+    "avx2": Tiles(8, 2, 6, 8, 1040, 256),
+    "neon": Tiles(4, 4, 4, 4, 128, 128),
+    "baseline": Tiles(4, 2, 6, 8, 1040, 256),
 }
 
 
@@ -109,7 +111,7 @@ def cache_size(text: str, level: int) -> int:
 # ---- products ----
 
 
-def product_cycles(rows: int, columns: int, length: int, tiles: Tiles) -> float:
+def product_cycles(rows: int, columns: int, length: int, tiles: Tiles, transposed: bool = False) -> float:
     """Of out (rows, columns) with sums of `length`, all operands in L1."""
     vectors = -(-columns // tiles.lanes)
     if length == 1:  # a product without a sum: a load, a multiply-add and a store per vector
@@ -118,11 +120,11 @@ def product_cycles(rows: int, columns: int, length: int, tiles: Tiles) -> float:
     narrower, wider = n_panels - vectors % n_panels, vectors % n_panels
     cycles = CALL_CYCLES
     for width, count in ((vectors // n_panels, narrower), (vectors // n_panels + 1, wider)):
-        cycles += count * panel_cycles(rows, width, length, tiles)
+        cycles += count * panel_cycles(rows, width, length, tiles, transposed)
     return cycles
 
 
-def panel_cycles(rows: int, width: int, length: int, tiles: Tiles) -> float:
+def panel_cycles(rows: int, width: int, length: int, tiles: Tiles, transposed: bool) -> float:
     """One panel of `width` vectors: its rows are split evenly over tiles; a tile starts and ends in each block."""
     count = -(-rows // (tiles.rows if width >= tiles.panel else tiles.narrow_rows))
     taller = rows % count
@@ -131,7 +133,8 @@ def panel_cycles(rows: int, width: int, length: int, tiles: Tiles) -> float:
         n * max(height * width * tiles.lanes / 16, (height + width) / 2, LATENCY_CYCLES)
         for height, n in ((rows // count + 1, taller), (rows // count, count - taller))
     )
-    return cycles * length / SUSTAINED + count * TILE_CYCLES * -(-length // tiles.depth)
+    depth = tiles.transposed_depth if transposed else tiles.depth
+    return cycles * length / SUSTAINED + count * TILE_CYCLES * -(-length // depth)
 
 
 def product(rows: int, columns: int, length: int, machine: Machine, touched: float, transposed: bool = False) -> float:
@@ -142,7 +145,7 @@ def product(rows: int, columns: int, length: int, machine: Machine, touched: flo
     size = length * padded(columns, "float32") * FLOAT
     passes = -(-rows // (DEEP_ROWS if transposed and length >= DEEP else BLOCK_ROWS))
     reading = machine.reading(size, touched) + (passes - 1) * machine.reading(size, size)
-    multiplying = machine.cycles(product_cycles(rows, columns, length, TILES[machine.isa]))
+    multiplying = machine.cycles(product_cycles(rows, columns, length, TILES[machine.isa], transposed))
     return max(multiplying, reading) if 1 in (rows, length) else multiplying + reading
 
 

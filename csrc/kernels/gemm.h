@@ -32,11 +32,11 @@ enum {
 #if FNN_VBYTES == 64 || defined(FNN_NEON)
     PANEL_VECTORS = 4,
     BLOCK_K = 128, /* a panel of B this deep stays in L1 (AVX-512: +14 % at k = 784, x1.9 at 1024) */
-    BLOCK_ROWS_K = BLOCK_K,
+    DEEP_BLOCK_K = BLOCK_K,
 #else
     PANEL_VECTORS = 2,
     BLOCK_K = 256,       /* of a transposed A: +4 % over 128 at 128x784x512; 512 lost 3 % */
-    BLOCK_ROWS_K = 1040, /* a panel of B this deep stays in L2, and C is stored once: +3 to +5 % over 256 */
+    DEEP_BLOCK_K = 1040, /* a panel of B this deep stays in L2, and C is stored once: +3 to +5 % over 256 */
 #endif
 #ifdef FNN_NEON
     COLUMN_VECTORS = PANEL_VECTORS, /* columns are computed in multiples of this many vectors */
@@ -255,7 +255,7 @@ static void multiply_block(tiles t, size_t rows, size_t vectors)
     const size_t ldb = t.ldb;
     const size_t least_copied = t.k >= FAR_K && ldb >= FAR_STRIDE ? PACK_ROWS / 2 : PACK_ROWS;
     const int packs_a = t.row_stride == 1 && rows > 1 && t.k >= PACK_K && n_panels >= PACK_PANELS;
-    _Static_assert((int)PACKED >= (int)BLOCK_ROWS_K * PANEL_VECTORS * VW, "room for the deepest panel of B");
+    _Static_assert((int)PACKED >= (int)DEEP_BLOCK_K * PANEL_VECTORS * VW, "room for the deepest panel of B");
     real packed[PACKED], *const packed_b = packed, *const packed_a = packed + PACKED_B;
     const real *a = t.a, *const b = t.b, *const bias = t.bias;
     real *const c = t.c;
@@ -317,7 +317,7 @@ static void multiply(real *c, const real *a, const real *b, const real *bias, en
     const size_t vectors = (n + COLUMN_VECTORS * VW - 1) / (COLUMN_VECTORS * VW) * COLUMN_VECTORS;
     const size_t padded = (n + PAD - 1) / PAD * PAD;
     const int transposed = row_stride == 1;
-    const size_t most = transposed ? BLOCK_K : BLOCK_ROWS_K;
+    const size_t most = transposed ? BLOCK_K : DEEP_BLOCK_K;
     const size_t n_blocks = k ? (k + most - 1) / most : 1, deepest = (k + n_blocks - 1) / n_blocks;
     const size_t block_rows = transposed && deepest >= PACK_K ? packed_rows(deepest) : BLOCK_ROWS;
     for (size_t row = 0; row < m && vectors; row += block_rows) {
