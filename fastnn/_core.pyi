@@ -81,7 +81,7 @@ class Engine:
         flight and propagates once ``self.last_run`` is set) and ``stop()`` true ends the run after the step.
 
         Returns (also kept as ``last_run``): status ("ok", "diverged", "interrupted"), loss_sum, weight_sum,
-        squared_norm, batches_done, failed_loss, failed_layer (None if unknown). Divergence is returned, not raised.
+        batches_done, failed_loss, failed_layer (None if unknown). Divergence is returned, not raised.
         """
     last_run: dict[str, Any] | None  # None before the first run
     def forward(self, x: Array, rows: Array | None = None, n_threads: int = 0) -> Array:

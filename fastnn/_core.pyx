@@ -451,7 +451,6 @@ cdef class Engine:
             "status": {FNN_OK: "ok", FNN_EDIVERGED: "diverged", FNN_EINTERRUPTED: "interrupted"}[status],
             "loss_sum": run.loss_sum,
             "weight_sum": run.weight_sum,
-            "squared_norm": run.squared_norm,
             "batches_done": run.batches_done,
             "failed_loss": run.failed_loss,
             "failed_layer": None if run.failed_layer == SIZE_MAX else run.failed_layer,
@@ -605,7 +604,7 @@ cdef class Engine:
             x.column_stride = rows.strides[1]
             self._begin_predict()
             try:
-                if self.arena_size * x.rows < _BRIEF:
+                if x.rows < _BRIEF // (self.arena_size + self.input_size):
                     status = fnn_predict_finite(self.net, to.buf, &x, 1)
                 else:
                     status = self._predict_finite(x, <char *>to.buf)

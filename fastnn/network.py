@@ -111,6 +111,9 @@ class Sequential:
     def gradients(self) -> dict[str, Array]:
         """Views of the gradients of the last `backward` or step, without penalties; exactly the trainable names.
 
+        Steps that need no stored gradients (no clipping by norm, no penalty) store none before the first call; from then
+        on all steps do, which costs plain SGD up to a fifth of its speed.
+
         Raises
         ------
         ValueError
@@ -172,7 +175,8 @@ class Sequential:
         x : array_like, shape (n, input_size)
             Any layout and real dtype; never modified, copied only if its dtype or byte order needs it.
         out : ndarray, shape (n, output_size), optional
-            C-contiguous, of the net's dtype, not overlapping `x`: filled and returned.
+            C-contiguous, of the net's dtype, not overlapping `x`: filled and returned. After an error its contents are
+            undefined.
         n_threads : int, optional
 
         Returns

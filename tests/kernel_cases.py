@@ -51,6 +51,7 @@ def product_shapes(h):
         yield m, n, k, i % 2 * h.table.pad
     yield 70, 3 * h.table.pad + 1, 1100, 0  # longer than a block of depth
     yield 200, 5 * h.table.pad + 3, 300, 0  # and than a block of rows, with copies of both factors
+    yield 26, 33 * h.table.pad + 1, 410, 0  # copies of a deep B with distant rows
 
 
 def check_padded_output(h, out, values, tolerance, context):

@@ -194,6 +194,52 @@ def fork_in_callback(repeats, loss):
     assert net is not None
 
 
+def fork_between_steps(repeats):
+    """A child sees the parameters and the counters of the same step, whichever it is."""
+    net = make_net(seed=1)
+    trainer = make_trainer(net, batch_size=100)
+    after = {0: weights(net)}
+    for _ in range(180):
+        trainer.fit(X[:100], LABELS[:100], epochs=1, shuffle=False, verbose=0)
+        after[net._engine.updates] = weights(net)
+    assert len(set(after.values())) == 181
+    seen = set()
+    while len(seen) < repeats:
+        net = make_net(seed=1)
+        trainer = make_trainer(net, batch_size=100)
+        fit = {"epochs": 180, "shuffle": False, "verbose": 0}
+        thread = threading.Thread(target=trainer.fit, args=(X[:100], LABELS[:100]), kwargs=fit)
+        thread.start()
+        while thread.is_alive():
+            updates, digest_of_child = in_fork(lambda net=net: f"{net._engine.updates} {weights(net)}").split()
+            assert after[int(updates)] == digest_of_child
+            seen.add(int(updates))
+        thread.join()
+
+
+def set_threads_beside_training(seconds):
+    """The number that is configured may change at any moment; a fit keeps the one it began with."""
+    expected = outcome(n_threads=None)
+    end = time.monotonic() + seconds
+    done = threading.Event()
+
+    def change():
+        n = 1
+        while not done.is_set():
+            n = n % 4 + 1
+            fn.set_num_threads(n)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    _core._set_work_per_thread(1)
+    try:
+        while time.monotonic() < end:
+            assert outcome(n_threads=None) == expected
+    finally:
+        done.set()
+        thread.join()
+
+
 def fork_beside_training(repeats, loss, n_threads):
     """The thread that trains does not exist in the child; what it uses must not be locked there."""
     loss = own_loss if loss == "own" else loss
@@ -250,6 +296,15 @@ def test_multiprocessing(method, repeats):
 @pytest.mark.parametrize("loss", ["cross_entropy", "own"])
 def test_fork_from_a_callback(loss, repeats):
     in_own_process(fork_in_callback, repeats, loss, timeout=30 + repeats)
+
+
+@can_fork
+def test_fork_between_the_steps_of_another_thread():
+    in_own_process(fork_between_steps, 5, timeout=60, warn="ignore")
+
+
+def test_number_of_threads_changes_beside_training():
+    in_own_process(set_threads_beside_training, 1)
 
 
 @can_fork

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import fastnn as fn
+from fastnn import _core
 
 NETS = {
     "plain": lambda: [fn.Dense(40), fn.ReLU(), fn.Dense(3)],
@@ -118,11 +119,11 @@ def test_blocks_give_the_same_bits_for_every_number_of_threads():
     for n_threads in (1, 2, 5):
         layers = [fn.Dense(20), fn.Tanh(), fn.Dropout(0.1), fn.Dense(3)]
         net, trainer = make(layers, fn.Adam(1e-2), 2500, False, inputs=6, n_threads=n_threads)
-        fn._core._set_work_per_thread(1)
+        _core._set_work_per_thread(1)
         try:
             trainer.fit(x, y, epochs=2, verbose=0)
         finally:
-            fn._core._set_work_per_thread(1e6)
+            _core._set_work_per_thread(1e6)
         results.append(weights(net))
     for other in results[1:]:
         assert_equal(other, results[0])

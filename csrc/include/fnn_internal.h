@@ -89,8 +89,6 @@ typedef struct fnn_run {
     /* results */
     double loss_sum; /* sum over finished batches of (batch loss * its sum of weights) */
     double weight_sum;
-    double squared_norm; /* of the last step's gradient with penalties, before clipping; after FNN_EDIVERGED of the
-                            failing one's */
     size_t batches_done; /* finished or skipped (all weights zero) */
     double failed_loss;  /* after FNN_EDIVERGED: the loss of that step, */
     size_t failed_layer; /* and the first layer with a non-finite output or gradient (SIZE_MAX: none found) */
@@ -113,7 +111,8 @@ fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squar
  * statistic, else the last one with a non-finite gradient; SIZE_MAX if none, or without a forward. */
 size_t fnn_net_failed_layer(const fnn_net *net);
 
-/* Gradient arena (layout of the trainable part of the parameters); allocated at the first call. NULL: no memory. */
+/* Gradient arena (layout of the trainable part of the parameters), with the gradients of the last backward or step.
+ * From the first call on every step stores them; before, steps that can do without do not. NULL: no memory. */
 void *fnn_net_gradients(fnn_net *net);
 /* Optimizer buffer 0 (momentum, Adam's m) or 1 (second moment); NULL where the optimizer has none or it was not used
  * yet. */

@@ -33,10 +33,12 @@ enum {
     PANEL_VECTORS = 4,
     BLOCK_K = 128, /* a panel of B this deep stays in L1 (AVX-512: +14 % at k = 784, x1.9 at 1024) */
     DEEP_BLOCK_K = BLOCK_K,
+    PACK_K = 64, /* a copy of a transposed A pays from this depth on */
 #else
     PANEL_VECTORS = 2,
     BLOCK_K = 256,       /* of a transposed A: +4 % over 128 at 128x784x512; 512 lost 3 % */
     DEEP_BLOCK_K = 1040, /* a panel of B this deep stays in L2, and C is stored once: +3 to +5 % over 256 */
+    PACK_K = 129,        /* a copy of a transposed A pays from this depth on */
 #endif
 #ifdef FNN_NEON
     COLUMN_VECTORS = PANEL_VECTORS, /* columns are computed in multiples of this many vectors */
@@ -49,9 +51,8 @@ enum {
     PACK_ROWS = 48,                           /* a copy of a panel of B pays from this many rows on, */
     FAR_K = 400,                              /* or from half as many where it is deep */
     FAR_STRIDE = 2048 / (int)sizeof(real),    /* and its rows are this far apart (32x512x784: 83 to 90 GFLOP/s) */
-    PACK_K = 129,                             /* a copy of a transposed A from this depth on, */
-    PACK_PANELS = 4,                          /* and from this many panels on, */
-    PACKED_A = 49 * 1024 / (int)sizeof(real), /* and it has at most this many elements */
+    PACK_PANELS = 4,                          /* and that of A from this many panels on, */
+    PACKED_A = 49 * 1024 / (int)sizeof(real), /* with at most this many elements */
     PACKED_B = BLOCK_K * PANEL_VECTORS * VW,
     PACKED = PACKED_A + PACKED_B, /* on the stack: a thread may have no more than 128 KiB */
 };
@@ -371,6 +372,8 @@ FNN_INLINE void multiply_one_row(real *c, const real *x, const real *dy, enum pr
         }
     }
 }
+
+_Static_assert(FNN_UPDATE_ROWS <= BLOCK_K, "an update needs the whole sum");
 
 static void dense_update_weights(void *w, const void *x, const void *dy, double rate, size_t k, size_t n, size_t m,
                                  size_t ldw, size_t ldx, size_t lddy)

@@ -44,7 +44,7 @@ static void forward(const fnn_pass *pass, const fnn_node *node, bool fused)
                   node->ld_inputs, fused);
 }
 
-enum { SHORTEST_CHUNK = BLOCK_ROWS, SMALL_MATRIX = 16384 };
+enum { SHORTEST_CHUNK = STEP_ROWS, SMALL_MATRIX = 16384 };
 
 static bool is_small(const fnn_node *node)
 {
@@ -63,10 +63,10 @@ static void scratch(fnn_layout *layout, fnn_node *node)
 {
     size_t size = layout->real_size;
     node->dx = layout->gradient;
-    node->dy = layout->gradient = fnn_place(layout, layout->rows, node->ld_outputs, size);
+    node->dy = layout->gradient = fnn_place(layout, layout->needs.rows, node->ld_outputs, size);
     node->panel = fnn_place(layout, node->outputs, node->ld_inputs, size);
     /* The number of chunks is not monotone in the rows, so there is room for the most there can be. */
-    if (is_small(node) && fnn_chunk_rows(node, layout->batch_rows) < layout->batch_rows)
+    if (is_small(node) && fnn_chunk_rows(node, layout->needs.batch_rows) < layout->needs.batch_rows)
         node->partials = fnn_place(layout, MOST_CHUNKS * (node->inputs + 1), node->ld_outputs, size);
 }
 

@@ -6,7 +6,7 @@
 
 static void scratch(fnn_layout *layout, fnn_node *node)
 {
-    node->mask = fnn_place(layout, layout->rows, node->ld_outputs, 1);
+    node->mask = fnn_place(layout, layout->needs.rows, node->ld_outputs, 1);
 }
 
 static fnn_random layer_random(fnn_random random, const fnn_node *node)

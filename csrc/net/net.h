@@ -22,7 +22,7 @@
 
 enum {
     UPDATE_CHUNK = 4096,  /* elements per partial sum of the gradient's norm, about */
-    BLOCK_ROWS = 256,     /* a long batch goes through a net of small layers in blocks of so many rows */
+    STEP_ROWS = 256,      /* a long batch goes through a net of small layers in blocks of so many rows */
     MOST_CHUNKS = 64,     /* parts that a sum over a long batch is cut into */
     PREDICT_ROWS = 96,    /* rows of a block that runs through all layers while it is hot; whole tiles of 6, 4, 3 */
     WORKSPACE_SLOTS = 16, /* prediction workspaces kept for re-use */
@@ -33,10 +33,16 @@ typedef struct fnn_node fnn_node;
 typedef struct fnn_pass fnn_pass;
 typedef struct fnn_block fnn_block;
 
-/* Where the next piece of the training workspace goes. */
-typedef struct fnn_layout {
+/* What training asks of the workspace. */
+typedef struct fnn_needs {
     size_t rows;       /* of the buffers of activations and their gradients */
     size_t batch_rows; /* most rows of a pass */
+    int threads;
+} fnn_needs;
+
+/* Where the next piece of the training workspace goes. */
+typedef struct fnn_layout {
+    fnn_needs needs;
     size_t real_size;
     size_t gradient; /* place of the gradient of the last node's output so far */
     size_t bytes;
@@ -130,13 +136,14 @@ struct fnn_net {
     bool gradients_wanted;           /* somebody has views of them: every step stores them */
     size_t unformed_rows;            /* of the last step, where its gradients rode in the update; else 0 */
     _Atomic uint64_t unbounded_pass; /* number (from 1) of a pass whose dW might not be finite */
-    size_t capacity, batch_capacity; /* rows the training workspace is laid out for, see fnn_layout */
+    fnn_needs capacity;              /* what the training workspace is laid out for */
     char *training;
     size_t input_place, input_gradient_place, output_gradient_place; /* bytes into `training` */
     size_t labels_place, targets_place, row_weight_place, row_loss_place;
-    size_t forward_rows;             /* of the last forward, for backward; 0: none */
-    bool statistics_pending;         /* the last pass left running statistics that an update commits */
-    atomic_bool statistics_overflow; /* and some of them are not finite */
+    size_t scratch_place, scratch_bytes; /* per thread: gradients that are applied at once */
+    size_t forward_rows;                 /* of the last forward, for backward; 0: none */
+    bool statistics_pending;             /* the last pass left running statistics that an update commits */
+    atomic_bool statistics_overflow;     /* and some of them are not finite */
 
     _Atomic(fnn_workspace *) workspaces[WORKSPACE_SLOTS];
 };
@@ -227,9 +234,9 @@ void fnn_dense_add_partials(const fnn_pass *pass, void *sum, const fnn_node *nod
 
 /* ---- workspace.c, step.c ---- */
 
-/* The training workspace for passes of up to batch_rows rows, of which `rows` are in the buffers at a time. */
-fnn_status fnn_prepare_training(fnn_net *net, size_t rows, size_t batch_rows);
-bool fnn_ready(const fnn_net *net); /* statistics of a leading Standardize are set */
+fnn_status fnn_prepare_gradients(fnn_net *net);
+fnn_status fnn_prepare_training(fnn_net *net, fnn_needs needs); /* at least; gradients as well */
+bool fnn_ready(const fnn_net *net);                             /* statistics of a leading Standardize are set */
 void fnn_gather(const fnn_net *net, void *out, const fnn_features *x, const int64_t *rows, size_t first_row, size_t m);
 size_t fnn_loss_end(const fnn_net *net, fnn_loss_kind loss); /* nodes before the activation that the loss takes over */
 void fnn_loss_rows(const fnn_net *net, const fnn_loss *loss, double *row_loss, void *dy, const void *y,
@@ -237,15 +244,10 @@ void fnn_loss_rows(const fnn_net *net, const fnn_loss *loss, double *row_loss, v
 /* Store the gradients of the last step after all, from what it left in the buffers. */
 void fnn_form_last_gradients(fnn_net *net);
 bool fnn_has_batch_statistics(const fnn_net *net);
-/* A batch of so many rows goes through the net in blocks of BLOCK_ROWS. */
-bool fnn_in_blocks(const fnn_net *net, size_t rows);
+/* Chunks of the sums that the threads share where so many rows go through the net in blocks of STEP_ROWS; else 0. */
+size_t fnn_block_chunks(const fnn_net *net, size_t rows);
 /* The layout of a pass over `rows` rows on n_threads threads: rows in the buffers. */
 size_t fnn_buffer_rows(const fnn_net *net, size_t rows, int n_threads);
-
-typedef struct fnn_update_result {
-    double squared_norm; /* of the gradient with penalties, before clipping */
-    bool diverged;       /* loss, norm or a running statistic not finite: nothing was changed */
-} fnn_update_result;
 
 /* What a thread does of one micro-batch, and after a batch's last one of the update. */
 typedef struct fnn_micro_batch {
@@ -257,8 +259,8 @@ typedef struct fnn_micro_batch {
     double learning_rate;
     bool last;
     fnn_counters counters;
-    double loss; /* of the batch so far: before, then after it */
-    fnn_update_result update;
+    double loss;   /* of the batch so far: before, then after it */
+    bool diverged; /* loss, norm or a running statistic is not finite: nothing was changed */
 } fnn_micro_batch;
 void fnn_run_micro_batch(fnn_net *net, fnn_micro_batch *batch, int thread, int n_threads);
 /* The first layer with a non-finite output or batch statistic in the micro-batch, else the last one with a non-finite
@@ -270,14 +272,17 @@ size_t fnn_failed_layer(fnn_net *net, const fnn_micro_batch *batch);
 fnn_status fnn_prepare_update(fnn_net *net);
 /* Gradients of all parameters from what forward and backward left; a barrier lies behind and must follow. */
 void fnn_form_gradients(const fnn_pass *pass);
-/* The same and the update; a barrier lies behind and must follow. */
-fnn_update_result fnn_form_and_update(const fnn_pass *pass, double learning_rate, uint64_t updates, double loss);
+/* The same and the update; a barrier lies behind and must follow. False where loss, norm or a running statistic is not
+ * finite: then nothing was changed. */
+bool fnn_form_and_update(const fnn_pass *pass, double learning_rate, uint64_t updates, double loss);
 /* May the update follow each stretch of gradient at once? Only where all gradients are known to be finite: see
  * fnn_bounds_gradients. */
 bool fnn_update_is_fused(const fnn_net *net, const fnn_micro_batch *batch);
 /* Do the norms of this thread's rows keep every dW and db finite? */
 bool fnn_bounds_gradients(const fnn_pass *pass);
 void fnn_fused_update(const fnn_pass *pass, double learning_rate, uint64_t updates);
+/* Bytes of a thread's scratch for it. */
+size_t fnn_scratch_size(const fnn_net *net);
 double fnn_stretch_norm(const fnn_net *net, const fnn_stretch *s);
 
 #endif

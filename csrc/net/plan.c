@@ -344,6 +344,7 @@ fnn_status fnn_net_freeze(fnn_net *net)
             continue;
         void *weight = fnn_parameter(net, node->weight);
         memcpy(copy, weight, node->inputs * node->ld_outputs * net->real_size);
+        memset(weight, 0, node->inputs * node->ld_outputs * net->real_size); /* spare columns find no place in it */
         net->kernels->dense_pack(weight, copy, node->inputs, node->outputs, node->ld_outputs);
     }
     fnn_release(copy);

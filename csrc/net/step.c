@@ -166,7 +166,7 @@ static void gather_targets(const fnn_pass *pass, const fnn_micro_batch *batch, d
                                  .column_stride = (ptrdiff_t)net->real_size};
     const fnn_conversion none = {.factor = 1};
     net->kernels->gather(fnn_at(net, fnn_training(net, net->targets_place), begin * ld), &values,
-                         order ? order + position + begin : NULL, position + begin, &none, end - begin, n, ld);
+                         order ? order + (position + begin) : NULL, position + begin, &none, end - begin, n, ld);
 }
 
 static void compute_loss(const fnn_pass *pass, const fnn_micro_batch *batch, size_t end)
@@ -227,19 +227,20 @@ bool fnn_has_batch_statistics(const fnn_net *net)
     return false;
 }
 
-bool fnn_in_blocks(const fnn_net *net, size_t rows)
+size_t fnn_block_chunks(const fnn_net *net, size_t rows)
 {
-    if (rows <= BLOCK_ROWS || fnn_has_batch_statistics(net))
-        return false;
+    if (rows <= STEP_ROWS || fnn_has_batch_statistics(net))
+        return 0;
     for (size_t i = 0; i < net->n_nodes; i++)
         if (net->nodes[i].type == &fnn_dense && net->nodes[i].layer.trainable && !is_chunked(&net->nodes[i], rows))
-            return false;
-    return chunk_length(net, rows) < rows;
+            return 0;
+    size_t chunk = chunk_length(net, rows);
+    return chunk < rows ? (rows + chunk - 1) / chunk : 0;
 }
 
 size_t fnn_buffer_rows(const fnn_net *net, size_t rows, int n_threads)
 {
-    return fnn_in_blocks(net, rows) ? (size_t)n_threads * BLOCK_ROWS : rows;
+    return fnn_block_chunks(net, rows) > 0 ? (size_t)n_threads * STEP_ROWS : rows;
 }
 
 static void run_rows(const fnn_pass *pass, const fnn_micro_batch *batch, size_t end)
@@ -262,7 +263,7 @@ static void run_layers(fnn_pass *pass, const fnn_micro_batch *batch, size_t end)
 /* The block of rows [begin, end) of the micro-batch in this thread's part of the buffers. */
 static void place_block(fnn_pass *pass, size_t begin, size_t end)
 {
-    pass->row_begin = (size_t)pass->thread * BLOCK_ROWS;
+    pass->row_begin = (size_t)pass->thread * STEP_ROWS;
     pass->row_end = pass->row_begin + (end - begin);
     pass->shift = begin - pass->row_begin;
 }
@@ -277,8 +278,8 @@ static void run_blocks(fnn_pass *pass, const fnn_micro_batch *batch, size_t end)
     fnn_share(&first, &last, (rows + chunk - 1) / chunk, 1, pass->thread, pass->n_threads);
     for (size_t c = first; c < last; c++) {
         size_t chunk_end = smaller(rows, (c + 1) * chunk);
-        for (size_t row = c * chunk; row < chunk_end; row += BLOCK_ROWS) {
-            place_block(pass, row, smaller(chunk_end, row + BLOCK_ROWS));
+        for (size_t row = c * chunk; row < chunk_end; row += STEP_ROWS) {
+            place_block(pass, row, smaller(chunk_end, row + STEP_ROWS));
             run_rows(pass, batch, end);
             run_backward(pass, end, false);
             form_partials(pass, rows, c, row > c * chunk);
@@ -302,7 +303,7 @@ void fnn_run_micro_batch(fnn_net *net, fnn_micro_batch *batch, int thread, int n
     bool may_fuse = fnn_update_is_fused(net, batch);
     if (thread == 0 && batch->first_row == 0)
         atomic_store(&net->statistics_overflow, false);
-    if (fnn_in_blocks(net, batch->rows))
+    if (fnn_block_chunks(net, batch->rows) > 0)
         run_blocks(&pass, batch, end);
     else
         run_layers(&pass, batch, end);
@@ -318,10 +319,9 @@ void fnn_run_micro_batch(fnn_net *net, fnn_micro_batch *batch, int thread, int n
     if (!batch->last) {
         fnn_form_gradients(&pass);
     } else if (fused) {
-        batch->update = (fnn_update_result){0};
         fnn_fused_update(&pass, batch->learning_rate, batch->counters.updates);
     } else {
-        batch->update = fnn_form_and_update(&pass, batch->learning_rate, batch->counters.updates, batch->loss);
+        batch->diverged = !fnn_form_and_update(&pass, batch->learning_rate, batch->counters.updates, batch->loss);
     }
     fnn_barrier(n_threads); /* buffers and parameters are free for the next one */
 }
@@ -364,11 +364,11 @@ size_t fnn_failed_layer(fnn_net *net, const fnn_micro_batch *batch)
 {
     size_t end = fnn_loss_end(net, batch->run->loss->kind), failed = SIZE_MAX;
     fnn_pass pass = micro_batch_pass(net, batch, 0, 1);
-    if (!fnn_in_blocks(net, batch->rows)) {
+    if (fnn_block_chunks(net, batch->rows) == 0) {
         failed = failed_forward(&pass, end);
     } else {
-        for (size_t row = 0; row < batch->rows; row += BLOCK_ROWS) { /* the outputs of most blocks are gone */
-            place_block(&pass, row, smaller(batch->rows, row + BLOCK_ROWS));
+        for (size_t row = 0; row < batch->rows; row += STEP_ROWS) { /* the outputs of most blocks are gone */
+            place_block(&pass, row, smaller(batch->rows, row + STEP_ROWS));
             gather_own_rows(&pass, batch->run->x, batch->run->order, batch->position);
             run_forward(&pass, end);
             failed = smaller(failed, failed_forward(&pass, end));
@@ -416,7 +416,7 @@ fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int
     if (!fnn_ready(net))
         return FNN_ENOTREADY;
     fnn_form_last_gradients(net);
-    fnn_status status = fnn_prepare_training(net, m, m);
+    fnn_status status = fnn_prepare_training(net, (fnn_needs){.rows = m, .batch_rows = m, .threads = 1});
     if (status != FNN_OK)
         return status;
     net->statistics_pending = true;

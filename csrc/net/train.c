@@ -4,6 +4,7 @@
 #include "net.h"
 
 static const double POLL_SECONDS = 0.05;
+enum { MOST_SKIPPED = 256 };            /* batches without weight in a job, which does not look at the clock for them */
 static const double THREE_PRODUCTS = 3; /* work of a step beside that of its forward pass: forward, dW, dX */
 
 /* A stretch of training as every thread of a job follows it: all of them come to the same numbers. */
@@ -14,7 +15,7 @@ typedef struct progress {
     double loss;          /* of these */
     size_t micro_batches; /* done in all */
     fnn_counters counters;
-    double loss_sum, weight_sum, squared_norm;
+    double loss_sum, weight_sum;
     fnn_micro_batch failed; /* the one that diverged */
     fnn_status status;
 } progress;
@@ -22,8 +23,9 @@ typedef struct progress {
 typedef struct train_job {
     fnn_net *net;
     const fnn_run *run;
-    bool no_single; /* a micro-batch of one row has no statistics */
-    int n_threads;  /* wanted; a micro-batch that wants another number is left to the next job */
+    bool no_single;   /* a micro-batch of one row has no statistics */
+    int most_threads; /* of the whole run: what is configured may change beside it */
+    int n_threads;    /* wanted; a micro-batch that wants another number is left to the next job */
     progress progress;
     size_t end_batch;          /* of the job */
     double end;                /* of the job, on the clock */
@@ -64,7 +66,9 @@ static int wanted_threads(const train_job *job, size_t rows, bool last)
 {
     const fnn_net *net = job->net;
     double work = THREE_PRODUCTS * fnn_pass_work(net, rows) + (last ? fnn_update_work(net) : 0);
-    return fnn_thread_count(job->run->n_threads, work, rows);
+    int wanted = fnn_thread_count(job->most_threads, work, rows);
+    size_t chunks = fnn_block_chunks(net, rows);
+    return chunks > 0 && chunks < (size_t)wanted ? (int)chunks : wanted;
 }
 
 /* ---- inside a job ---- */
@@ -108,8 +112,7 @@ static void run_next(const train_job *job, progress *p, int thread, int n_thread
     p->loss = micro.loss;
     if (!micro.last)
         return;
-    p->squared_norm = micro.update.squared_norm;
-    if (micro.update.diverged) {
+    if (micro.diverged) {
         p->failed = micro;
         p->status = FNN_EDIVERGED;
         return;
@@ -131,12 +134,13 @@ static void run_steps(void *argument, int thread, int n_threads)
 {
     train_job *job = argument;
     progress p = job->progress;
-    size_t done = p.micro_batches;
-    while (p.batch < job->end_batch && p.status == FNN_OK) {
+    size_t done = p.micro_batches, skipped = 0;
+    while (p.batch < job->end_batch && p.status == FNN_OK && skipped < MOST_SKIPPED) {
         if (p.rows_done == 0)
             p.weight = batch_weight(job->run, p.batch);
         if (p.weight == 0) {
             skip_batch(job, &p, thread);
+            skipped++;
             continue;
         }
         size_t rows = next_rows(job, &p);
@@ -150,26 +154,37 @@ static void run_steps(void *argument, int thread, int n_threads)
             break;
     }
     fnn_barrier(n_threads); /* all have copied where the job began */
-    if (thread == 0)
+    if (thread == 0) {
         job->progress = p;
+        job->net->counters = p.counters; /* before a fork may see the new parameters */
+    }
 }
 
 /* ---- jobs ---- */
 
-/* Room for every micro-batch of the run. */
+static void add_needs(const train_job *job, fnn_needs *needs, size_t rows)
+{
+    int threads = wanted_threads(job, rows, true);
+    size_t in_buffers = fnn_buffer_rows(job->net, rows, threads);
+    needs->batch_rows = rows > needs->batch_rows ? rows : needs->batch_rows;
+    needs->rows = in_buffers > needs->rows ? in_buffers : needs->rows;
+    needs->threads = threads > needs->threads ? threads : needs->threads;
+}
+
+/* Room for every micro-batch of the run: a short one may go layer by layer where the others go in blocks. */
 static fnn_status prepare(train_job *job)
 {
     const fnn_run *run = job->run;
-    size_t most = 0, most_in_buffers = 0;
+    fnn_needs needs = {.threads = 1};
     for (size_t b = 0; b < run->n_batches; b++) {
         size_t rows = batch_rows(run, b);
-        if (run->micro_batch && rows > run->micro_batch)
+        if (run->micro_batch && rows > run->micro_batch) {
+            add_needs(job, &needs, rows % run->micro_batch);
             rows = run->micro_batch + job->no_single;
-        size_t in_buffers = fnn_buffer_rows(job->net, rows, wanted_threads(job, rows, true));
-        most = rows > most ? rows : most;
-        most_in_buffers = in_buffers > most_in_buffers ? in_buffers : most_in_buffers;
+        }
+        add_needs(job, &needs, rows);
     }
-    fnn_status status = fnn_prepare_training(job->net, most_in_buffers, most);
+    fnn_status status = fnn_prepare_training(job->net, needs);
     return status == FNN_OK ? fnn_prepare_update(job->net) : status;
 }
 
@@ -189,9 +204,7 @@ static void report(fnn_run *run, train_job *job)
     progress *p = &job->progress;
     run->loss_sum = p->loss_sum;
     run->weight_sum = p->weight_sum;
-    run->squared_norm = p->squared_norm;
     run->batches_done = p->batch;
-    job->net->counters = p->counters;
     if (p->status == FNN_EDIVERGED) {
         run->failed_loss = p->failed.loss;
         run->failed_layer = fnn_failed_layer(job->net, &p->failed);
@@ -206,10 +219,13 @@ static bool valid(const fnn_run *run)
 
 fnn_status fnn_train(fnn_net *net, fnn_run *run)
 {
-    train_job job = {
-        .net = net, .run = run, .no_single = fnn_has_batch_statistics(net), .progress.counters = net->counters};
+    train_job job = {.net = net,
+                     .run = run,
+                     .no_single = fnn_has_batch_statistics(net),
+                     .most_threads = run->n_threads > 0 ? run->n_threads : fnn_get_num_threads(),
+                     .progress.counters = net->counters};
     progress *p = &job.progress;
-    run->loss_sum = run->weight_sum = run->squared_norm = run->failed_loss = 0;
+    run->loss_sum = run->weight_sum = run->failed_loss = 0;
     run->batches_done = 0;
     run->failed_layer = SIZE_MAX;
     if (!fnn_ready(net))

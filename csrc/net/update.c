@@ -113,9 +113,16 @@ static const fnn_node *node_at(const fnn_net *net, size_t offset)
     return node;
 }
 
-static fnn_stretch stretch_of(const fnn_net *net, const fnn_tensor *tensor)
+/* Elements of a chunk of a Dense layer's W. */
+static size_t weight_chunk(size_t ld)
 {
     enum { TILE_ROWS = 12 }; /* a multiple of the rows of most tiles */
+    size_t tiles = UPDATE_CHUNK / (TILE_ROWS * ld);
+    return (tiles ? tiles : 1) * TILE_ROWS * ld;
+}
+
+static fnn_stretch stretch_of(const fnn_net *net, const fnn_tensor *tensor)
+{
     fnn_stretch s = {.role = FNN_VECTOR,
                      .node = node_at(net, tensor->offset),
                      .offset = tensor->offset,
@@ -123,10 +130,8 @@ static fnn_stretch stretch_of(const fnn_net *net, const fnn_tensor *tensor)
                      .chunk = UPDATE_CHUNK};
     if (s.node->type == &fnn_dense)
         s.role = s.node->weight == s.offset ? FNN_WEIGHT : FNN_BIAS;
-    if (s.role == FNN_WEIGHT) {
-        size_t tiles = UPDATE_CHUNK / (TILE_ROWS * tensor->stride);
-        s.chunk = (tiles ? tiles : 1) * TILE_ROWS * tensor->stride;
-    }
+    if (s.role == FNN_WEIGHT)
+        s.chunk = weight_chunk(tensor->stride);
     s.n_chunks = (s.count + s.chunk - 1) / s.chunk;
     return s;
 }
@@ -238,11 +243,16 @@ static void form_gradient(const fnn_pass *pass, void *gradient, const fnn_stretc
     }
 }
 
-/* The end of a run of whole chunks from `begin` on whose gradient, once formed, is still in the second-level cache. */
-static size_t run_end(const fnn_stretch *s, size_t begin, size_t end)
+/* Elements of a run of whole chunks whose gradient, once formed, is still in the second-level cache. */
+static size_t run_length(size_t chunk)
 {
     enum { HOT_ELEMENTS = 32768 };
-    size_t run = (HOT_ELEMENTS + s->chunk - 1) / s->chunk * s->chunk;
+    return (HOT_ELEMENTS + chunk - 1) / chunk * chunk;
+}
+
+static size_t run_end(const fnn_stretch *s, size_t begin, size_t end)
+{
+    size_t run = run_length(s->chunk);
     return end - begin < run ? end : begin + run;
 }
 
@@ -377,26 +387,24 @@ static void commit_statistics(fnn_net *net)
 }
 
 /* Behind a barrier that follows the partial norms of all owners. */
-static fnn_update_result update_shared(fnn_net *net, double learning_rate, uint64_t updates, double loss, owned own,
-                                       int thread)
+static bool update_shared(fnn_net *net, double learning_rate, uint64_t updates, double loss, double squared_norm,
+                          owned own, int thread)
 {
-    fnn_update_result result = {.squared_norm = total_norm(net)};
     bool overflow = net->statistics_pending && atomic_load(&net->statistics_overflow);
-    result.diverged = !isfinite(loss) || !isfinite(result.squared_norm) || overflow;
-    if (result.diverged)
-        return result;
-    update_owned(net, base_update(net, learning_rate, updates), result.squared_norm, own);
+    if (!isfinite(loss) || !isfinite(squared_norm) || overflow)
+        return false;
+    update_owned(net, base_update(net, learning_rate, updates), squared_norm, own);
     if (thread == 0 && net->statistics_pending)
         commit_statistics(net);
-    return result;
+    return true;
 }
 
-fnn_update_result fnn_form_and_update(const fnn_pass *pass, double learning_rate, uint64_t updates, double loss)
+bool fnn_form_and_update(const fnn_pass *pass, double learning_rate, uint64_t updates, double loss)
 {
     owned own = own_chunks(pass->net, pass->thread, pass->n_threads);
     form_owned(pass, own, true);
     fnn_barrier(pass->n_threads);
-    return update_shared(pass->net, learning_rate, updates, loss, own, pass->thread);
+    return update_shared(pass->net, learning_rate, updates, loss, total_norm(pass->net), own, pass->thread);
 }
 
 /* ---- the update that follows its gradient at once ---- */
@@ -427,18 +435,20 @@ bool fnn_update_is_fused(const fnn_net *net, const fnn_micro_batch *batch)
 
 /* With |X|^2 and |dY|^2 of each thread's rows at most max / threads^2 / rows, those of all rows are at most
  * max / threads / rows, and no element of dW = X^T dY, at most |X| |dY|, or of db, at most sqrt(rows) |dY|, exceeds
- * max. Gradients that are there already must be finite. */
+ * max. Gradients that are there already must be finite. The sum of all squares, which the other way asks for, is then
+ * finite, too: in float64 the root of the largest number is the bound, shared among the tensors. */
 bool fnn_bounds_gradients(const fnn_pass *pass)
 {
     const fnn_net *net = pass->net;
-    double largest = net->dtype == FNN_FLOAT32 ? FLT_MAX : DBL_MAX, n = pass->n_threads;
+    double n = pass->n_threads;
+    double largest = net->dtype == FNN_FLOAT32 ? FLT_MAX : sqrt(DBL_MAX) / (double)(net->n_stretches + 1);
     double bound = largest / (n * n) / (double)pass->rows;
     size_t begin = pass->row_begin, rows = pass->row_end - begin;
     for (size_t i = 0; i < net->n_stretches; i++) {
         const fnn_stretch *s = &net->stretches[i];
         const fnn_node *node = s->node;
         if (s->role == FNN_VECTOR) {
-            if (!isfinite(net->kernels->square_norm(gradient_at(net, s->offset), NULL, 0, 0, s->count)))
+            if (!(net->kernels->square_norm(gradient_at(net, s->offset), NULL, 0, 0, s->count) <= largest))
                 return false;
         } else if (s->role == FNN_WEIGHT) {
             const void *x = fnn_at(net, fnn_training(net, node->x), begin * node->ld_inputs);
@@ -456,6 +466,27 @@ static bool is_plain_descent(const fnn_optimizer *o)
     return o->kind == FNN_SGD && o->momentum == 0 && o->weight_decay == 0 && o->decoupled_decay == 0;
 }
 
+size_t fnn_scratch_size(const fnn_net *net)
+{
+    size_t most = UPDATE_CHUNK, bytes;
+    for (size_t i = 0; i < net->n_nodes; i++)
+        if (net->nodes[i].type == &fnn_dense) {
+            size_t run = run_length(weight_chunk(net->nodes[i].ld_outputs)), all;
+            size_t rows = net->nodes[i].inputs + 1;
+            if (fnn_size_multiply(&all, rows, net->nodes[i].ld_outputs) && all < run)
+                run = all;
+            most = run > most ? run : most;
+        }
+    return fnn_size_round_up(&bytes, most * net->real_size, FNN_PAD_BYTES) ? bytes : SIZE_MAX;
+}
+
+/* A leading dimension that was moved off a power of two has columns that no product writes. */
+static bool has_spare_columns(const fnn_net *net, const fnn_stretch *s)
+{
+    size_t pad = FNN_PAD_BYTES / net->real_size;
+    return s->role == FNN_WEIGHT && s->node->ld_outputs - s->node->outputs >= pad;
+}
+
 void fnn_fused_update(const fnn_pass *pass, double learning_rate, uint64_t updates)
 {
     fnn_net *net = pass->net;
@@ -463,7 +494,7 @@ void fnn_fused_update(const fnn_pass *pass, double learning_rate, uint64_t updat
     fnn_update update = base_update(net, learning_rate, updates);
     bool inside_product =
         is_plain_descent(&net->optimizer) && net->clip.kind == FNN_CLIP_NONE && pass->rows <= FNN_UPDATE_ROWS;
-    void *scratch = NULL; /* the thread's first place in the arena of gradients, which is not used otherwise */
+    void *scratch = fnn_training(net, net->scratch_place + (size_t)pass->thread * net->scratch_bytes);
     size_t begin, end;
     for (size_t i = 0; i < net->n_stretches; i++) {
         const fnn_stretch *s = &net->stretches[i];
@@ -477,10 +508,10 @@ void fnn_fused_update(const fnn_pass *pass, double learning_rate, uint64_t updat
             update_stretch(net, &update, gradient_at(net, s->offset + begin), s->offset + begin, end - begin);
             continue;
         }
-        if (!scratch)
-            scratch = gradient_at(net, s->offset + begin);
         for (size_t stop; begin < end; begin = stop) {
             stop = run_end(s, begin, end);
+            if (has_spare_columns(net, s))
+                memset(scratch, 0, (stop - begin) * net->real_size);
             form_gradient(pass, scratch, s, begin, stop);
             update_stretch(net, &update, scratch, s->offset + begin, stop - begin);
         }
@@ -500,7 +531,9 @@ double fnn_update_work(const fnn_net *net)
 typedef struct apply_job {
     fnn_net *net;
     double learning_rate;
-    fnn_update_result result;
+    uint64_t updates; /* before this one */
+    double squared_norm;
+    bool diverged;
 } apply_job;
 
 static void apply(void *argument, int thread, int n_threads)
@@ -513,24 +546,27 @@ static void apply(void *argument, int thread, int n_threads)
         if (overlap(&net->stretches[i], own, &begin, &end))
             partial_norms(net, &net->stretches[i], begin, end);
     fnn_barrier(n_threads);
-    fnn_update_result result = update_shared(net, job->learning_rate, net->counters.updates, 0, own, thread);
-    if (thread == 0)
-        job->result = result;
+    double squared_norm = total_norm(net);
+    bool done = update_shared(net, job->learning_rate, job->updates, 0, squared_norm, own, thread);
+    if (thread == 0) {
+        job->squared_norm = squared_norm;
+        job->diverged = !done;
+        net->counters.updates += done; /* before a fork may see the new parameters */
+    }
 }
 
 fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads)
 {
     if (net->frozen)
         return FNN_EINVAL;
-    fnn_status status = fnn_net_gradients(net) ? fnn_prepare_update(net) : FNN_ENOMEM;
+    fnn_status status = fnn_prepare_gradients(net);
+    if (status == FNN_OK)
+        status = fnn_prepare_update(net);
     if (status != FNN_OK)
         return status;
-    apply_job job = {.net = net, .learning_rate = learning_rate};
+    apply_job job = {.net = net, .learning_rate = learning_rate, .updates = net->counters.updates};
     fnn_pool_run_step(apply, &job, fnn_thread_count(n_threads, fnn_update_work(net), SIZE_MAX / 2));
     net->statistics_pending = false;
-    *squared_norm = job.result.squared_norm;
-    if (job.result.diverged)
-        return FNN_EDIVERGED;
-    net->counters.updates++;
-    return FNN_OK;
+    *squared_norm = job.squared_norm;
+    return job.diverged ? FNN_EDIVERGED : FNN_OK;
 }

@@ -9,7 +9,7 @@
 #include "fnn_internal.h"
 #include "minitest.h"
 
-enum { MOST_ROWS = 1100, INPUTS = 9, CLASSES = 10, MOST_LAYERS = 9, STEPS = 3 };
+enum { MOST_ROWS = 2600, LONG_BATCH = 1100, INPUTS = 9, CLASSES = 10, MOST_LAYERS = 9, STEPS = 3 };
 
 #define DENSE(n) {.kind = FNN_DENSE, .units = n, .use_bias = 1, .trainable = 1}
 #define FROZEN_DENSE(n) {.kind = FNN_DENSE, .units = n, .use_bias = 1}
@@ -37,8 +37,12 @@ static const architecture architectures[] = {
 };
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
+/* CLIPPED needs the norm of all gradients before the update; the others update at once where that pays. */
+enum recipe { CLIPPED, DESCENT, ADAM, CLIPPED_BY_VALUE, RECIPES };
+
 typedef struct plan {
     const architecture *net;
+    enum recipe recipe;
     fnn_dtype dtype;
     size_t rows, micro_batch;
     int n_threads;
@@ -85,10 +89,11 @@ static fnn_net *create(const architecture *a, fnn_dtype dtype)
 
 static fnn_status train(fnn_net *net, const plan *p)
 {
-    const fnn_optimizer adam = {.kind = FNN_ADAM, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
-    const fnn_clip clip = {.kind = FNN_CLIP_NORM, .high = 0.5};
+    const fnn_optimizer adam = {.kind = FNN_ADAM, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}, sgd = {.kind = FNN_SGD};
+    const fnn_clip clips[RECIPES] = {[CLIPPED] = {.kind = FNN_CLIP_NORM, .high = 0.5},
+                                     [CLIPPED_BY_VALUE] = {.kind = FNN_CLIP_VALUE, .low = -1e-3, .high = 1e-3}};
     fnn_penalty penalties[MOST_LAYERS] = {{0}};
-    for (int i = 0; i < MOST_LAYERS; i++)
+    for (int i = 0; i < MOST_LAYERS && p->recipe == CLIPPED; i++)
         penalties[i] = (fnn_penalty){.l1 = 1e-3, .l2 = 1e-3};
     const size_t starts[] = {0, p->rows, 2 * p->rows, 3 * p->rows};
     int64_t order[3 * MOST_ROWS];
@@ -111,7 +116,7 @@ static fnn_status train(fnn_net *net, const plan *p)
                    .micro_batch = p->micro_batch,
                    .learning_rates = rates,
                    .n_threads = p->n_threads};
-    CHECK(fnn_net_configure(net, &adam, &clip, penalties) == FNN_OK);
+    CHECK(fnn_net_configure(net, p->recipe == DESCENT ? &sgd : &adam, &clips[p->recipe], penalties) == FNN_OK);
     return fnn_train(net, &run);
 }
 
@@ -153,7 +158,7 @@ static bool padding_is_zero(fnn_net *net, const plan *p)
     return true;
 }
 
-static void same_bits_for_any_thread_count(plan p)
+static uint64_t same_bits_for_any_thread_count(plan p)
 {
     const int counts[] = {1, 2, 3, 4, 8};
     uint64_t first = 0;
@@ -168,11 +173,12 @@ static void same_bits_for_any_thread_count(plan p)
         CHECK(hash == first);
         fnn_net_free(net);
     }
+    return first;
 }
 
 static void test_threads_batches_and_layers(void)
 {
-    const size_t rows[] = {3, 37, 200, MOST_ROWS};
+    const size_t rows[] = {3, 37, 200, LONG_BATCH};
     for (int a = 0; a < ARCHITECTURES; a++)
         for (int dtype = FNN_FLOAT32; dtype <= FNN_FLOAT64; dtype++)
             for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
@@ -183,11 +189,38 @@ static void test_threads_batches_and_layers(void)
             }
 }
 
+/* An update that follows its gradient at once gives the bits, and leaves the gradients, of one that has them stored. */
+static void test_updates_that_need_no_norm(void)
+{
+    const size_t rows[] = {2, 9, 37};
+    for (int a = 0; a < ARCHITECTURES; a++)
+        for (int dtype = FNN_FLOAT32; dtype <= FNN_FLOAT64; dtype++)
+            for (int recipe = DESCENT; recipe < RECIPES; recipe++)
+                for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+                    plan p = {&architectures[a], (enum recipe)recipe, (fnn_dtype)dtype, rows[r], 0, 1, r % 2};
+                    fnn_net *stores = create(p.net, p.dtype), *other = create(p.net, p.dtype);
+                    void *stored = fnn_net_gradients(stores);
+                    CHECK(train(stores, &p) == FNN_OK);
+                    CHECK(train(other, &p) == FNN_OK);
+                    CHECK(memcmp(stored, fnn_net_gradients(other), fnn_net_trainable_size(other) * real_size(&p)) == 0);
+                    CHECK(same_bits_for_any_thread_count(p) == hash_of(stores, &p));
+                    fnn_net_free(stores);
+                    fnn_net_free(other);
+                }
+}
+
+/* The last micro-batch goes layer by layer, the others in blocks: the buffers must hold all of its rows. */
+static void test_short_micro_batch_after_blocks(void)
+{
+    plan p = {.net = &architectures[1], .rows = 2548, .micro_batch = 2048};
+    same_bits_for_any_thread_count(p);
+}
+
 /* A smaller batch after a larger one finds the buffers full of old values. */
 static void test_batches_of_changing_size(void)
 {
     for (int a = 0; a < ARCHITECTURES; a++) {
-        plan large = {.net = &architectures[a], .rows = MOST_ROWS, .n_threads = 2}, small = large;
+        plan large = {.net = &architectures[a], .rows = LONG_BATCH, .n_threads = 2}, small = large;
         small.rows = 70;
         fnn_net *used = create(large.net, FNN_FLOAT32), *fresh = create(large.net, FNN_FLOAT32);
         CHECK(train(used, &large) == FNN_OK);
@@ -284,6 +317,8 @@ void run_training_tests(void)
     make_data();
     fnn_set_work_per_thread(1);
     RUN(test_threads_batches_and_layers);
+    RUN(test_updates_that_need_no_norm);
+    RUN(test_short_micro_batch_after_blocks);
     RUN(test_batches_of_changing_size);
     RUN(test_overflowing_statistics_are_a_divergence);
     RUN(test_statistics_are_committed_once);
