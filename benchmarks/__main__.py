@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--only", type=names(list(sections.SECTIONS)), default=list(sections.SECTIONS), help="sections")
     run.add_argument("--engines", type=names(list(ENGINES)), default=[], help="who is measured (default: all)")
     run.add_argument("--data", default="", help="folder with mnist.npz and covtype.npz")
-    run.add_argument("--name", help="of the folder in --out (default: the time)")
+    run.add_argument("--name", help="of the folder in --out (default: the time); an existing one is added to")
     run.add_argument("--out", type=Path, default=RESULTS, help="folder for results (default: %(default)s)")
     again = commands.add_parser("report", help="write Markdown and charts of a results folder again")
     again.add_argument("folder", type=Path)
@@ -68,9 +68,12 @@ def run_suite(options: argparse.Namespace) -> None:
     name = options.name or datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
     folder = options.out / name
     folder.mkdir(parents=True, exist_ok=True)
-    suite.results.stamp = machine.stamp(suite.cores)
+    if (folder / "results.json").exists():  # the run goes on: what is measured again is replaced
+        suite.results = Results.load(folder / "results.json")
+    suite.results.stamp |= machine.stamp(suite.cores)
     try:
         for section in options.only:
+            suite.results.forget(section, options.works)
             sections.load(section).run(suite)
     finally:  # hours of measuring are kept when the last section fails
         suite.results.save(folder / "results.json")

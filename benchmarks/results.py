@@ -55,6 +55,12 @@ class Results:
         found = [Measurement(**{**entry, "subject": Subject(**entry["subject"])}) for entry in kept["measurements"]]
         return cls(kept["stamp"], found, kept["facts"])
 
+    def forget(self, section: str, works: list[str]) -> None:
+        """Of these workloads; of all where none is named."""
+        self.measurements = [
+            m for m in self.measurements if m.section != section or (works and not m.case.startswith(tuple(works)))
+        ]
+
     def of(self, section: str, case: str | None = None) -> list[Measurement]:
         return [m for m in self.measurements if m.section == section and case in (None, m.case)]
 

@@ -111,8 +111,8 @@ class Sequential:
     def gradients(self) -> dict[str, Array]:
         """Views of the gradients of the last `backward` or step, without penalties; exactly the trainable names.
 
-        Steps that need no stored gradients (no clipping by norm, no penalty) store none before the first call; from then
-        on all steps do, which costs plain SGD up to a fifth of its speed.
+        Steps that need no stored gradients (no clipping by norm, no penalty) store none before the first call; from
+        then on all steps do, which costs plain SGD up to a fifth of its speed.
 
         Raises
         ------

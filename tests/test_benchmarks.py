@@ -203,6 +203,16 @@ def test_every_workload_has_goals():
     assert all(any(work.name in subject for subject in text) for work in workloads.PREDICTIONS)
 
 
+def test_what_is_measured_again_is_forgotten():
+    results = Results()
+    results.measurements = measured("steps", "tiny", fastnn=[[1.0]]) + measured("steps", "large", fastnn=[[2.0]])
+    results.measurements += measured("predict", "tiny", fastnn=[[3.0]])
+    results.forget("steps", ["large"])
+    assert [(m.section, m.case) for m in results.measurements] == [("steps", "tiny"), ("predict", "tiny")]
+    results.forget("steps", [])
+    assert [m.section for m in results.measurements] == ["predict"]
+
+
 def test_a_goal_is_judged_by_its_bound():
     results = Results()
     results.measurements = measured("steps", "sgd1", fastnn=[[1.0]] * 3, numpy_mlp=[[2.5]] * 3, torch_eager=[[4.0]] * 3)
