@@ -88,8 +88,8 @@ MUTANTS = {
     ),
     "softmax without its mean": Mutant(
         "kernels/activation.h",
-        "* (row_load(dy, j, n) - mean)",
-        "* (row_load(dy, j, n) - 0 * mean)",
+        "* (row_load(dy, j, n, ld, 0) - mean)",
+        "* (row_load(dy, j, n, ld, 0) - 0 * mean)",
         "Softmax and mse",
     ),
     "bias gradient without the last row": Mutant(
