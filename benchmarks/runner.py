@@ -19,7 +19,16 @@ PAUSE = 0.1  # seconds before a turn: OpenBLAS lets its threads spin for some 40
 # Some machines set these for an old OpenBLAS; a current one knows better.
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FASTNN_NUM_THREADS")
-HOG = "import os, sys\nos.sched_setaffinity(0, [int(sys.argv[1])])\nprint(flush=True)\nwhile True: pass"
+# Ends with whoever started it, however that one ends.
+HOG = """
+import os, sys
+parent = os.getppid()
+os.sched_setaffinity(0, [int(sys.argv[1])])
+print(flush=True)
+while os.getppid() == parent:
+    for _ in range(100_000):
+        pass
+"""
 
 
 class Worker:
