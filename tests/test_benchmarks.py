@@ -66,9 +66,11 @@ def test_cost_of_a_hand_computed_product():
     """Six rows of two vectors are one tile: 12 multiply-adds per step of k, two in a cycle."""
     one_tile = 12 * 16 / 2 / costs.SUSTAINED + costs.TILE_CYCLES + costs.CALL_CYCLES
     assert costs.product_cycles(6, 16, 16, costs.TILES["avx2"]) == pytest.approx(one_tile)
-    # One row of one vector waits for each of its sums; two blocks of k start the tile twice.
-    waiting = costs.LATENCY_CYCLES * 300 / costs.SUSTAINED + 2 * costs.TILE_CYCLES + costs.CALL_CYCLES
+    # One row of one vector waits for each of its sums; with A transposed, two blocks of k start the tile twice.
+    waiting = costs.LATENCY_CYCLES * 300 / costs.SUSTAINED + costs.TILE_CYCLES + costs.CALL_CYCLES
     assert costs.product_cycles(1, 8, 300, costs.TILES["avx2"]) == pytest.approx(waiting)
+    twice = costs.product_cycles(1, 8, 300, costs.TILES["avx2"], transposed=True)
+    assert twice == pytest.approx(waiting + costs.TILE_CYCLES)
 
 
 def test_cost_of_a_hand_computed_step():
