@@ -5,7 +5,7 @@ from ._core import version as _version
 from .callbacks import Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
 from .clipping import ClipNorm, ClipValue
 from .config import get_num_threads, set_num_threads, show_config
-from .errors import DivergenceError
+from .errors import DivergenceError, ModelFileError, ModelVersionError
 from .history import History
 from .layers import (
     ELU,
@@ -25,7 +25,7 @@ from .layers import (
     Standardize,
     Tanh,
 )
-from .network import Sequential
+from .network import Sequential, load
 from .optimizers import SGD, Adam, AdamW, RMSprop
 from .regularizers import L1, L2, ElasticNet
 from .trainer import Trainer
@@ -54,6 +54,8 @@ __all__ = [
     "History",
     "Identity",
     "LeakyReLU",
+    "ModelFileError",
+    "ModelVersionError",
     "RMSprop",
     "ReLU",
     "ReduceLROnPlateau",
@@ -68,6 +70,7 @@ __all__ = [
     "Trainer",
     "get_num_threads",
     "initializers",
+    "load",
     "losses",
     "metrics",
     "schedules",

@@ -1,6 +1,6 @@
 """The compiled core: one engine per net. Arguments are checked here once; arrays are NumPy's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ class Engine:
     ----------
     layers : sequence of dict
         One record per list entry: ``kind`` ("dense", "batchnorm", "dropout", "activation", "scale", "standardize") and
-        the fields of ``fnn_layer`` that the kind uses: units, use_bias, activation (name), alpha, trainable, eps,
-        decay, unbiased, p, test_scaling.
+        the fields of ``fnn_layer`` that the kind uses: units, use_bias, activation (name), alpha, init (name),
+        init_value, penalty (kind, lam, beta), trainable, eps, decay, unbiased, p, test_scaling, given.
     """
 
     input_size: int
@@ -31,6 +31,9 @@ class Engine:
     def __init__(self, layers: Sequence[dict[str, Any]], input_size: int, dtype: str, seed: int) -> None: ...
     def tensors(self) -> list[tuple[str, int, bool, tuple[int, ...]]]:
         """(name, layer index, trainable, shape) in order; vectors have one-dimensional shapes."""
+    def layers(self) -> list[dict[str, Any]]:
+        """The records that the net was made from, with every field."""
+    link: str | None  # settable: "identity", "sigmoid", "softmax" or "exp" of the loss trained with
     ready: bool  # settable: a leading Standardize has its statistics, or there is none; False at first
     frozen: bool
 
@@ -42,16 +45,19 @@ class Engine:
         """The same for its gradient; the tensor must be trainable. Allocates the gradients at the first call."""
     def moments(self, index: int) -> list[Array]:
         """Views of the optimizer's buffers of a trainable tensor (empty before the first update)."""
+    def initialize(self) -> None:
+        """Draw all weights as the layers say; statistics anew, but for those of Standardize."""
     def draw(self, index: int, draw: str, a: float) -> None:
         """Fill tensor ``index``: "constant", "uniform" [-a, a), "normal" (sigma a), "orthogonal" (gain a)."""
     def layer_width(self, layer: int) -> int: ...
     def configure(
-        self, optimizer: dict[str, Any], clip: tuple[str, float, float], penalties: Sequence[tuple[float, float, bool]]
+        self, optimizer: dict[str, Any], clip: tuple[str, float, float], penalty: tuple[str, float, float]
     ) -> None:
         """What the next steps use.
 
         optimizer: kind ("sgd", "rmsprop", "adam") and fields of fnn_optimizer; clip: (kind, low, high) with kind
-        "none", "value", "norm" or "tensor_norm"; penalties: (l1, l2, proximal) per list entry.
+        "none", "value", "norm" or "tensor_norm"; penalty: (kind, lam, beta) of the layers without their own, with kind
+        "default" (none), "l1", "proximal_l1", "l2" or "elastic_net".
         """
     def begin_fit(self) -> None:
         """Mark this thread as the net's trainer. RuntimeError while another thread trains or predicts. Nestable."""
@@ -70,6 +76,8 @@ class Engine:
         outputs: Array | None = None,
         stop: Callable[[], bool] | None = None,
         n_threads: int = 0,
+        loss_sum: float = 0.0,
+        weight_sum: float = 0.0,
     ) -> dict[str, Any]:
         """Run the batches.
 
@@ -79,6 +87,7 @@ class Engine:
 
         Every 50 ms the GIL is taken: signals are handled (an exception such as KeyboardInterrupt abandons the step in
         flight and propagates once ``self.last_run`` is set) and ``stop()`` true ends the run after the step.
+        loss_sum and weight_sum are those of the earlier part of an epoch, where the new ones begin.
 
         Returns (also kept as ``last_run``): status ("ok", "diverged", "interrupted"), loss_sum, weight_sum,
         batches_done, failed_loss, failed_layer (None if unknown). Divergence is returned, not raised.
@@ -118,6 +127,19 @@ class Engine:
 
 feature_dtypes: frozenset[str]  # names of NumPy dtypes that `x` may have without conversion, native byte order
 
+def save_model(engine: Engine, path: str | bytes | None, contents: str, attachments: Mapping[str, Array]) -> Any:
+    """Write a model file ("model" or "checkpoint"), or return its bytes where path is None.
+
+    attachments: C-contiguous arrays of one or two dimensions by the names of docs/model-file.md. OSError with path;
+    ValueError: a parameter is not finite, or a name or size that the format does not hold.
+    """
+
+def open_model(source: str | bytes) -> tuple[Engine, str, dict[str, Array]]:
+    """(engine, "model" or "checkpoint", attachments) of a path, or of a file's bytes. A checkpoint's engine has its
+    optimizer's buffers and counters. ModelFileError, ModelVersionError, OSError.
+    """
+
+def crc32(array: Any, crc: int = 0) -> int: ...
 def permutation(n: int, seed: int, epoch: int) -> Array: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
@@ -129,4 +151,5 @@ def allocation_count() -> int: ...
 def thread_failures() -> int: ...
 def _fail_allocation(n: int, from_then_on: bool = False) -> None: ...
 def _fail_thread_start(n: int, from_then_on: bool = False) -> None: ...
+def _fail_io(n: int, from_then_on: bool = False, error: int = 0) -> None: ...
 def _set_work_per_thread(work: float) -> None: ...

@@ -3,15 +3,20 @@
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release
 from cpython.buffer cimport PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.stdint cimport SIZE_MAX, int32_t, int64_t, uint64_t
+from libc.stdint cimport SIZE_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastnn._fastnn cimport *
 
+import os
+
 import numpy as np
+
+from fastnn.errors import ModelFileError, ModelVersionError
 
 cdef object _ndarray = np.ndarray, _empty = np.empty
 
@@ -20,10 +25,23 @@ _ACTIVATIONS = {
     "gelu": FNN_GELU, "silu": FNN_SILU, "softplus": FNN_SOFTPLUS, "tanh": FNN_TANH, "sigmoid": FNN_SIGMOID,
     "softmax": FNN_SOFTMAX,
 }
-_ACTIVATION_NAMES = {number: name for name, number in _ACTIVATIONS.items()}
 _KINDS = {
     "dense": FNN_DENSE, "batchnorm": FNN_BATCHNORM, "dropout": FNN_DROPOUT, "activation": FNN_ACTIVATION,
     "scale": FNN_SCALE, "standardize": FNN_STANDARDIZE,
+}
+_INITS = {
+    "default": FNN_INIT_DEFAULT, "zeros": FNN_ZEROS, "constant": FNN_CONSTANT, "uniform": FNN_UNIFORM,
+    "normal": FNN_NORMAL, "fan_in_uniform": FNN_FAN_IN_UNIFORM, "lecun_uniform": FNN_LECUN_UNIFORM,
+    "lecun_normal": FNN_LECUN_NORMAL, "xavier_uniform": FNN_XAVIER_UNIFORM, "xavier_normal": FNN_XAVIER_NORMAL,
+    "he_uniform": FNN_HE_UNIFORM, "he_normal": FNN_HE_NORMAL, "orthogonal": FNN_ORTHOGONAL,
+}
+_PENALTIES = {
+    "default": FNN_PENALTY_DEFAULT, "l1": FNN_L1, "proximal_l1": FNN_PROXIMAL_L1, "l2": FNN_L2,
+    "elastic_net": FNN_ELASTIC_NET,
+}
+_LINKS = {
+    None: FNN_LINK_NONE, "identity": FNN_LINK_IDENTITY, "sigmoid": FNN_LINK_SIGMOID, "softmax": FNN_LINK_SOFTMAX,
+    "exp": FNN_LINK_EXP,
 }
 _LOSSES = {
     "cross_entropy": FNN_CROSS_ENTROPY, "binary_cross_entropy": FNN_BINARY_CROSS_ENTROPY, "mse": FNN_MSE,
@@ -37,9 +55,11 @@ _DRAWS = {
     "constant": FNN_DRAW_CONSTANT, "uniform": FNN_DRAW_UNIFORM, "normal": FNN_DRAW_NORMAL,
     "orthogonal": FNN_DRAW_ORTHOGONAL,
 }
-feature_dtypes = frozenset(
-    ("float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
-)
+_DTYPES = {
+    "float32": FNN_FLOAT32, "float64": FNN_FLOAT64, "uint8": FNN_UINT8, "int8": FNN_INT8, "uint16": FNN_UINT16,
+    "int16": FNN_INT16, "uint32": FNN_UINT32, "int32": FNN_INT32, "uint64": FNN_UINT64, "int64": FNN_INT64,
+}
+feature_dtypes = frozenset(_DTYPES)
 
 
 # Multiply-adds, about 5 us, below which a prediction keeps the GIL: giving it up costs 50 ns, and where other threads
@@ -168,6 +188,19 @@ cdef fnn_loss _loss(loss) except *:
     return result
 
 
+cdef _name_of(dict numbers, int number):
+    """The name that stands for an enumeration's value."""
+    for name, value in numbers.items():
+        if value == number:
+            return name
+
+
+cdef fnn_penalty _penalty(penalty) except *:
+    cdef fnn_penalty result
+    result.kind, result.lam, result.beta = _PENALTIES[penalty[0]], penalty[1], penalty[2]
+    return result
+
+
 cdef fnn_layer _layer(record) except *:
     cdef fnn_layer layer
     memset(&layer, 0, sizeof(layer))
@@ -176,13 +209,38 @@ cdef fnn_layer _layer(record) except *:
     layer.alpha = record.get("alpha", 0.0)
     layer.units = record.get("units", 0)
     layer.use_bias = record.get("use_bias", True)
+    layer.init = _INITS[record.get("init", "default")]
+    layer.init_value = record.get("init_value", 0.0)
+    layer.penalty = _penalty(record.get("penalty", ("default", 0.0, 0.0)))
     layer.trainable = record.get("trainable", True)
     layer.eps = record.get("eps", 0.0)
     layer.decay = record.get("decay", 0.0)
     layer.unbiased = record.get("unbiased", False)
     layer.p = record.get("p", 0.0)
     layer.test_scaling = record.get("test_scaling", False)
+    layer.given = record.get("given", False)
     return layer
+
+
+cdef dict _record(fnn_layer layer):
+    """The inverse, with every field."""
+    return {
+        "kind": _name_of(_KINDS, layer.kind),
+        "activation": _name_of(_ACTIVATIONS, layer.activation),
+        "alpha": layer.alpha,
+        "units": layer.units,
+        "use_bias": bool(layer.use_bias),
+        "init": _name_of(_INITS, layer.init),
+        "init_value": layer.init_value,
+        "penalty": (_name_of(_PENALTIES, layer.penalty.kind), layer.penalty.lam, layer.penalty.beta),
+        "trainable": bool(layer.trainable),
+        "eps": layer.eps,
+        "decay": layer.decay,
+        "unbiased": bool(layer.unbiased),
+        "p": layer.p,
+        "test_scaling": bool(layer.test_scaling),
+        "given": bool(layer.given),
+    }
 
 
 def _too_large(records, input_size, dtype):
@@ -216,7 +274,9 @@ cdef class Engine:
     cdef bint has_gradients
     cdef unsigned long trainer
 
-    def __cinit__(self, layers, size_t input_size, str dtype, seed):
+    def __init__(self, layers, size_t input_size, str dtype, seed):
+        if self.net != NULL:
+            raise RuntimeError("an Engine is made once")
         cdef size_t n = len(layers)
         cdef fnn_layer *records = <fnn_layer *>PyMem_Malloc((n or 1) * sizeof(fnn_layer))
         cdef fnn_status status
@@ -225,8 +285,7 @@ cdef class Engine:
         try:
             for i in range(n):
                 records[i] = _layer(layers[i])
-            status = fnn_net_create(&self.net, records, n, input_size,
-                                    FNN_FLOAT32 if dtype == "float32" else FNN_FLOAT64, <uint64_t>seed)
+            status = fnn_net_create(&self.net, records, n, input_size, _DTYPES[dtype], <uint64_t>seed)
         finally:
             PyMem_Free(records)
         if status == FNN_EOVERFLOW:
@@ -234,20 +293,41 @@ cdef class Engine:
         if status == FNN_ENOMEM:
             raise MemoryError(_too_large(layers, input_size, dtype))
         _check(status)
-        self.dtype = np.dtype(dtype)
+        self._describe()
+
+    cdef int _describe(self) except -1:
+        """What is kept of the net for quick access."""
+        self.dtype = np.dtype(_name_of(_DTYPES, fnn_net_dtype(self.net)))
         self.itemsize = self.dtype.itemsize
-        self.input_size = input_size
+        self.input_size = fnn_net_input_size(self.net)
         self.output_size = fnn_net_output_size(self.net)
         self.arena_size = fnn_net_arena_size(self.net)
-        self.n_layers = n
-        self.seed = seed
+        self.n_layers = fnn_net_layer_count(self.net)
+        self.seed = fnn_net_seed(self.net)
         self.generation = fnn_fork_generation()
         self._tensors = [self._tensor(i) for i in range(fnn_net_tensor_count(self.net))]
+        return 0
 
     def __dealloc__(self):
         fnn_net_free(self.net)
 
-    # ---- tensors ----
+    # ---- layers and tensors ----
+
+    def layers(self):
+        cdef fnn_layer layer
+        records = []
+        for i in range(self.n_layers):
+            _check(fnn_net_layer(self.net, i, &layer))
+            records.append(_record(layer))
+        return records
+
+    @property
+    def link(self):
+        return _name_of(_LINKS, fnn_net_link(self.net))
+
+    @link.setter
+    def link(self, link):
+        fnn_net_set_link(self.net, _LINKS[link])
 
     cdef tuple _tensor(self, size_t index):
         cdef fnn_tensor t
@@ -306,6 +386,9 @@ cdef class Engine:
             if fnn_net_moments(self.net, i) != NULL:
                 views.append(self._view(fnn_net_moments(self.net, i), fnn_net_trainable_size(self.net), index))
         return views
+
+    def initialize(self):
+        _check(fnn_net_initialize(self.net))
 
     def draw(self, size_t index, str draw, double a):
         _check(fnn_net_draw(self.net, index, _DRAWS[draw], a))
@@ -374,34 +457,25 @@ cdef class Engine:
 
     # ---- training ----
 
-    def configure(self, optimizer, clip, penalties):
+    def configure(self, optimizer, clip, penalty):
         cdef fnn_optimizer o
         cdef fnn_clip c
-        cdef fnn_penalty *p = <fnn_penalty *>PyMem_Malloc(self.n_layers * sizeof(fnn_penalty))
-        if p == NULL:
-            raise MemoryError()
-        try:
-            self._require_own_use()
-            memset(&o, 0, sizeof(o))
-            o.kind = _OPTIMIZERS[optimizer["kind"]]
-            o.momentum = optimizer.get("momentum", 0.0)
-            o.nesterov = optimizer.get("nesterov", False)
-            o.beta1 = optimizer.get("beta1", 0.0)
-            o.beta2 = optimizer.get("beta2", 0.0)
-            o.eps = optimizer.get("eps", 0.0)
-            o.weight_decay = optimizer.get("weight_decay", 0.0)
-            o.decoupled_decay = optimizer.get("decoupled_decay", 0.0)
-            c.kind, c.low, c.high = _CLIPS[clip[0]], clip[1], clip[2]
-            if len(penalties) != self.n_layers:
-                raise ValueError(f"{len(penalties)} penalties for {self.n_layers} layers")
-            for i in range(self.n_layers):
-                p[i].l1, p[i].l2, p[i].proximal = penalties[i]
-            _check(fnn_net_configure(self.net, &o, &c, p))
-        finally:
-            PyMem_Free(p)
+        cdef fnn_penalty p = _penalty(penalty)
+        self._require_own_use()
+        memset(&o, 0, sizeof(o))
+        o.kind = _OPTIMIZERS[optimizer["kind"]]
+        o.momentum = optimizer.get("momentum", 0.0)
+        o.nesterov = optimizer.get("nesterov", False)
+        o.beta1 = optimizer.get("beta1", 0.0)
+        o.beta2 = optimizer.get("beta2", 0.0)
+        o.eps = optimizer.get("eps", 0.0)
+        o.weight_decay = optimizer.get("weight_decay", 0.0)
+        o.decoupled_decay = optimizer.get("decoupled_decay", 0.0)
+        c.kind, c.low, c.high = _CLIPS[clip[0]], clip[1], clip[2]
+        _check(fnn_net_configure(self.net, &o, &c, &p))
 
     def train(self, x, labels, values, weights, loss, order, batch_starts, learning_rates, size_t micro_batch=0,
-              outputs=None, stop=None, int n_threads=0):
+              outputs=None, stop=None, int n_threads=0, double loss_sum=0.0, double weight_sum=0.0):
         cdef _Features features = _Features(x, self.input_size)
         cdef size_t rows = features.features.rows, n_batches = len(learning_rates)
         cdef _Buffer labels_ = _Buffer(labels, "labels", rows, 4)
@@ -436,6 +510,7 @@ cdef class Engine:
         run.poll = _poll
         run.poll_argument = <void *>poll
         run.n_threads = n_threads
+        run.loss_sum_before, run.weight_sum_before = loss_sum, weight_sum
         self.begin_fit()
         try:
             with nogil:
@@ -517,7 +592,7 @@ cdef class Engine:
         self.end_fit()
 
     def fused_output(self, str loss):
-        return _ACTIVATION_NAMES[fnn_net_fused_output(self.net, _LOSSES[loss])]
+        return _name_of(_ACTIVATIONS, fnn_net_fused_output(self.net, _LOSSES[loss]))
 
     def penalty(self):
         return fnn_net_penalty(self.net)
@@ -730,6 +805,136 @@ cdef class Engine:
         return None if row == SIZE_MAX else (row, column)
 
 
+# ---- model files ----
+
+
+cdef int _check_model(fnn_status status, fnn_detail *detail, source) except -1:
+    """The exception for a status of a model file; `source` is its path, or bytes."""
+    if status == FNN_OK:
+        return 0
+    cdef str text = detail.text.decode() or fnn_status_text(status).decode()
+    cdef str where = f"{source}: " if isinstance(source, str) else ""
+    if status == FNN_EIO:
+        raise OSError(detail.system_error, os.strerror(detail.system_error), source)
+    if status == FNN_EFORMAT:
+        raise ModelFileError(where + text)
+    if status == FNN_EVERSION:
+        raise ModelVersionError(where + text)
+    if status == FNN_ENOMEM:
+        raise MemoryError(where + text)
+    if status == FNN_ENOISA:
+        return _check(status)
+    raise ValueError(where + text)
+
+
+def save_model(Engine engine, path, str contents, attachments):
+    cdef size_t n = len(attachments), size = 0, i
+    cdef fnn_attachment *items = <fnn_attachment *>PyMem_Malloc((n or 1) * sizeof(fnn_attachment))
+    cdef fnn_contents kind = FNN_CHECKPOINT if contents == "checkpoint" else FNN_MODEL
+    cdef fnn_detail detail
+    cdef fnn_status status
+    cdef const char *file
+    cdef char *to
+    if items == NULL:
+        raise MemoryError()
+    held = []
+    engine._begin_predict()
+    try:
+        for i, (name, array) in enumerate(attachments.items()):
+            _hold(&items[i], held, name, array)
+        if path is None:
+            status = fnn_model_save_memory(engine.net, NULL, &size, kind, items, n, &detail)
+            if status != FNN_EINVAL or size == 0:
+                _check_model(status, &detail, None)
+            result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+            to = PyBytes_AS_STRING(result)
+            with nogil:
+                status = fnn_model_save_memory(engine.net, to, &size, kind, items, n, &detail)
+            _check_model(status, &detail, None)
+            return result
+        encoded = os.fsencode(path)
+        file = encoded
+        with nogil:
+            status = fnn_model_save(engine.net, file, kind, items, n, &detail)
+        _check_model(status, &detail, path)
+    finally:
+        engine.predictions -= 1
+        PyMem_Free(items)
+
+
+cdef int _hold(fnn_attachment *item, list held, str name, array) except -1:
+    """Describe an array to C, and keep it and its name alive in `held`."""
+    cdef _Buffer buffer = _Buffer(array, name, array.size, array.itemsize)
+    encoded = name.encode()
+    held += [buffer, encoded]
+    item.name = encoded
+    item.dtype = _DTYPES[array.dtype.name]
+    item.rows = array.shape[0]
+    item.columns = array.shape[1] if array.ndim == 2 else 0
+    item.data = buffer.address()
+    return 0
+
+
+def open_model(source):
+    """(engine, contents, attachments by name) of a model file: a path, or its bytes."""
+    cdef fnn_model *model = NULL
+    cdef fnn_detail detail
+    cdef fnn_status status
+    cdef Engine engine = Engine.__new__(Engine)
+    cdef Py_buffer view
+    cdef const char *file
+    if isinstance(source, str):
+        encoded = os.fsencode(source)
+        file = encoded
+        with nogil:
+            status = fnn_model_open(&model, file, &detail)
+        _check_model(status, &detail, source)
+        return _read_model(engine, model, source)
+    PyObject_GetBuffer(source, &view, 0)
+    try:
+        with nogil:
+            status = fnn_model_open_memory(&model, view.buf, <size_t>view.len, &detail)
+        _check_model(status, &detail, None)
+        return _read_model(engine, model, None)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef tuple _read_model(Engine engine, fnn_model *model, source):
+    """What stands in an open model, which is closed."""
+    cdef fnn_detail detail
+    cdef fnn_status status
+    cdef fnn_attachment a
+    attachments = {}
+    try:
+        with nogil:
+            status = fnn_model_net(model, &engine.net, &detail)
+        _check_model(status, &detail, source)
+        engine._describe()
+        for i in range(fnn_model_attachment_count(model)):
+            a = fnn_model_attachment(model, i)
+            dtype = np.dtype(_name_of(_DTYPES, a.dtype))
+            size = a.rows * (a.columns or 1) * <size_t>dtype.itemsize
+            data = PyBytes_FromStringAndSize(<const char *>a.data, <Py_ssize_t>size)
+            array = np.frombuffer(data, dtype)
+            attachments[a.name.decode()] = array.reshape(a.rows, a.columns) if a.columns else array
+        return engine, "checkpoint" if fnn_model_contents(model) == FNN_CHECKPOINT else "model", attachments
+    finally:
+        fnn_model_close(model)
+
+
+def crc32(array, uint32_t crc=0):
+    """CRC-32 as of zlib, of a contiguous array's bytes after those that gave `crc`."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_C_CONTIGUOUS)
+    try:
+        with nogil:
+            crc = fnn_crc32(crc, view.buf, <size_t>view.len)
+    finally:
+        PyBuffer_Release(&view)
+    return crc
+
+
 def permutation(size_t n, seed, uint64_t epoch):
     order = np.empty(n, np.int64)
     cdef _Buffer order_ = _Buffer(order, "order", n, 8, True)
@@ -780,6 +985,10 @@ def _fail_allocation(uint64_t n, bint from_then_on=False):
 
 def _fail_thread_start(uint64_t n, bint from_then_on=False):
     fnn_fail_thread_start(n, from_then_on)
+
+
+def _fail_io(uint64_t n, bint from_then_on=False, int error=0):
+    fnn_fail_io(n, from_then_on, error)
 
 
 def _set_work_per_thread(double work):

@@ -1,5 +1,5 @@
 # The C library as the binding sees it: fastnn.h and fnn_internal.h, one to one, no logic.
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 cdef extern from "fastnn.h" nogil:
     ctypedef enum fnn_status:
@@ -12,6 +12,8 @@ cdef extern from "fastnn.h" nogil:
         FNN_EIO
         FNN_ENOTREADY
         FNN_ENOISA
+        FNN_EFORMAT
+        FNN_EVERSION
 
     const char *fnn_status_text(fnn_status status)
     const char *fnn_version()
@@ -49,18 +51,49 @@ cdef extern from "fastnn.h" nogil:
         FNN_SCALE
         FNN_STANDARDIZE
 
+    ctypedef enum fnn_init:
+        FNN_INIT_DEFAULT
+        FNN_ZEROS
+        FNN_CONSTANT
+        FNN_UNIFORM
+        FNN_NORMAL
+        FNN_FAN_IN_UNIFORM
+        FNN_LECUN_UNIFORM
+        FNN_LECUN_NORMAL
+        FNN_XAVIER_UNIFORM
+        FNN_XAVIER_NORMAL
+        FNN_HE_UNIFORM
+        FNN_HE_NORMAL
+        FNN_ORTHOGONAL
+
+    ctypedef enum fnn_penalty_kind:
+        FNN_PENALTY_DEFAULT
+        FNN_L1
+        FNN_PROXIMAL_L1
+        FNN_L2
+        FNN_ELASTIC_NET
+
+    ctypedef struct fnn_penalty:
+        fnn_penalty_kind kind
+        double lam
+        double beta
+
     ctypedef struct fnn_layer:
         fnn_layer_kind kind
         fnn_activation activation
         double alpha
         size_t units
         int use_bias
+        fnn_init init
+        double init_value
+        fnn_penalty penalty
         int trainable
         double eps
         double decay
         int unbiased
         double p
         int test_scaling
+        int given
 
     ctypedef struct fnn_net:
         pass
@@ -70,6 +103,11 @@ cdef extern from "fastnn.h" nogil:
     void fnn_net_free(fnn_net *net)
     size_t fnn_net_input_size(const fnn_net *net)
     size_t fnn_net_output_size(const fnn_net *net)
+    fnn_dtype fnn_net_dtype(const fnn_net *net)
+    uint64_t fnn_net_seed(const fnn_net *net)
+    size_t fnn_net_layer_count(const fnn_net *net)
+    fnn_status fnn_net_layer(const fnn_net *net, size_t index, fnn_layer *layer)
+    fnn_status fnn_net_initialize(fnn_net *net)
 
     ctypedef struct fnn_tensor:
         char name[32]
@@ -94,11 +132,16 @@ cdef extern from "fastnn.h" nogil:
     fnn_status fnn_predict(fnn_net *net, void *out, const fnn_features *x, int n_threads)
     fnn_status fnn_net_freeze(fnn_net *net)
     int fnn_net_frozen(const fnn_net *net)
-    int fnn_get_num_threads()
-    fnn_status fnn_set_num_threads(int n)
-    fnn_status fnn_isa_name(const char **name)
 
-cdef extern from "fnn_internal.h" nogil:
+    ctypedef enum fnn_link:
+        FNN_LINK_NONE
+        FNN_LINK_IDENTITY
+        FNN_LINK_SIGMOID
+        FNN_LINK_SOFTMAX
+        FNN_LINK_EXP
+
+    fnn_link fnn_net_link(const fnn_net *net)
+
     ctypedef enum fnn_optimizer_kind:
         FNN_SGD
         FNN_RMSPROP
@@ -125,11 +168,6 @@ cdef extern from "fnn_internal.h" nogil:
         double low
         double high
 
-    ctypedef struct fnn_penalty:
-        double l1
-        double l2
-        int proximal
-
     ctypedef enum fnn_loss_kind:
         FNN_CROSS_ENTROPY
         FNN_BINARY_CROSS_ENTROPY
@@ -148,7 +186,7 @@ cdef extern from "fnn_internal.h" nogil:
         const double *weights
 
     fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
-                                 const fnn_penalty *penalties)
+                                 const fnn_penalty *penalty)
 
     ctypedef enum fnn_poll:
         FNN_POLL_CONTINUE
@@ -169,14 +207,30 @@ cdef extern from "fnn_internal.h" nogil:
         fnn_poll_function poll
         void *poll_argument
         int n_threads
+        double loss_sum_before
+        double weight_sum_before
         double loss_sum
         double weight_sum
-        double squared_norm
         size_t batches_done
         double failed_loss
         size_t failed_layer
 
     fnn_status fnn_train(fnn_net *net, fnn_run *run)
+    fnn_status fnn_permutation(int64_t *order, size_t n, uint64_t seed, uint64_t epoch)
+
+    ctypedef struct fnn_detail:
+        int system_error
+        char text[248]
+
+    ctypedef enum fnn_contents:
+        FNN_MODEL
+        FNN_CHECKPOINT
+
+    int fnn_get_num_threads()
+    fnn_status fnn_set_num_threads(int n)
+    fnn_status fnn_isa_name(const char **name)
+
+cdef extern from "fnn_internal.h" nogil:
     fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int64_t *rows, size_t m, int n_threads)
     fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_threads)
     fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads)
@@ -218,7 +272,6 @@ cdef extern from "fnn_internal.h" nogil:
         FNN_DRAW_ORTHOGONAL
 
     fnn_status fnn_net_draw(fnn_net *net, size_t tensor, fnn_draw draw, double a)
-    fnn_status fnn_permutation(int64_t *order, size_t n, uint64_t seed, uint64_t epoch)
     fnn_status fnn_find_nonfinite(fnn_net *net, const fnn_features *x, size_t *row, size_t *column)
 
     unsigned fnn_fork_generation()
@@ -228,3 +281,29 @@ cdef extern from "fnn_internal.h" nogil:
     const char *fnn_runnable_isa(size_t index)
     void fnn_fail_allocation(uint64_t n, int from_then_on)
     void fnn_fail_thread_start(uint64_t n, int from_then_on)
+    void fnn_fail_io(uint64_t n, int from_then_on, int error)
+
+    ctypedef struct fnn_attachment:
+        const char *name
+        fnn_dtype dtype
+        size_t rows
+        size_t columns
+        const void *data
+
+    fnn_status fnn_model_save(const fnn_net *net, const char *path, fnn_contents contents,
+                              const fnn_attachment *attachments, size_t n, fnn_detail *detail)
+    fnn_status fnn_model_save_memory(const fnn_net *net, void *bytes, size_t *size, fnn_contents contents,
+                                     const fnn_attachment *attachments, size_t n, fnn_detail *detail)
+
+    ctypedef struct fnn_model:
+        pass
+
+    fnn_status fnn_model_open(fnn_model **model, const char *path, fnn_detail *detail)
+    fnn_status fnn_model_open_memory(fnn_model **model, const void *bytes, size_t size, fnn_detail *detail)
+    void fnn_model_close(fnn_model *model)
+    fnn_status fnn_model_net(fnn_model *model, fnn_net **net, fnn_detail *detail)
+    fnn_contents fnn_model_contents(const fnn_model *model)
+    size_t fnn_model_attachment_count(const fnn_model *model)
+    fnn_attachment fnn_model_attachment(const fnn_model *model, size_t index)
+    uint32_t fnn_crc32(uint32_t crc, const void *bytes, size_t size)
+    void fnn_net_set_link(fnn_net *net, fnn_link link)

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-__all__ = ["DivergenceError"]
+__all__ = ["DivergenceError", "ModelFileError", "ModelVersionError"]
 
 
 class DivergenceError(ValueError):
@@ -49,3 +49,11 @@ class DivergenceError(ValueError):
         """Exceptions are made from their message alone when unpickled, say by a pool of processes; this one is not."""
         names = ("epoch", "step", "loss", "layer", "layer_name", "learning_rate")
         return partial(type(self), **{name: getattr(self, name) for name in names}), (), self.__dict__
+
+
+class ModelFileError(ValueError):
+    """A file is not a fastnn model, or is damaged; the message says what was found where."""
+
+
+class ModelVersionError(ModelFileError):
+    """A model file is of a newer format than this fastnn reads."""

@@ -1,11 +1,10 @@
-"""How the weights of a Dense layer start. Draws happen in the core, from the net's seed; biases start at zero.
+"""How the weights of a Dense layer start. The core draws them, from the net's seed; biases start at zero.
 
 `fan_in` is the number of inputs of a layer, `fan_out` of its outputs, `fan_avg` their mean. Normal distributions are
 not truncated. Sources: AISTATS 2010, pages 249-256 (Xavier), arXiv:1502.01852
 (He), Efficient BackProp, 1998 (LeCun), arXiv:1312.6120 (orthogonal).
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,88 +34,75 @@ class Initializer(Declaration):
     ----------
     name : str
         The function that made it.
-    distribution : {"constant", "uniform", "normal", "orthogonal"}
-    gain : float
-        With a `fan`, the variance is gain / fan; without, the distribution's own parameter: the constant, the bound r
-        of U(-r, r), the standard deviation, or the factor of the orthogonal matrix.
-    fan : {"in", "avg"} or None
+    value : float
+        Its argument; 0 where it has none.
     """
 
     name: str
-    distribution: str
-    gain: float
-    fan: str | None = None
+    value: float = 0.0
 
     def __repr__(self) -> str:
-        return f"{self.name}()" if self.fan or self.name in BY_NAME else f"{self.name}({self.gain!r})"
-
-    def draw(self, fan_in: int, fan_out: int) -> tuple[str, float]:
-        """(distribution, parameter) for a matrix of fan_in rows and fan_out columns."""
-        if self.fan is None:
-            return self.distribution, self.gain
-        fan = fan_in if self.fan == "in" else (fan_in + fan_out) / 2
-        variance = self.gain / fan
-        return self.distribution, math.sqrt(3 * variance if self.distribution == "uniform" else variance)
+        return f"{self.name}()" if self.name in BY_NAME else f"{self.name}({self.value!r})"
 
 
 def zeros() -> Initializer:
     """All weights 0. The neurons of a layer stay equal for ever: symmetry is not broken."""
-    return Initializer("zeros", "constant", 0.0)
+    return Initializer("zeros")
 
 
 def constant(c: float) -> Initializer:
     """All weights `c`; breaks no symmetry either."""
-    return Initializer("constant", "constant", number("c", c))
+    return Initializer("constant", number("c", c))
 
 
 def uniform(r: float) -> Initializer:
     """U(-r, r), r > 0."""
-    return Initializer("uniform", "uniform", number("r", r, 0, open_low=True))
+    return Initializer("uniform", number("r", r, 0, open_low=True))
 
 
 def normal(sigma: float) -> Initializer:
     """N(0, sigma**2), sigma > 0 the standard deviation."""
-    return Initializer("normal", "normal", number("sigma", sigma, 0, open_low=True))
+    return Initializer("normal", number("sigma", sigma, 0, open_low=True))
 
 
 def fan_in_uniform() -> Initializer:
     """The naive U(-1/sqrt(fan_in), 1/sqrt(fan_in)): variance 1 / (3 fan_in), so deep nets fade out."""
-    return Initializer("fan_in_uniform", "uniform", 1 / 3, "in")
+    return Initializer("fan_in_uniform")
 
 
 def lecun_uniform() -> Initializer:
     """Uniform of variance 1 / fan_in."""
-    return Initializer("lecun_uniform", "uniform", 1.0, "in")
+    return Initializer("lecun_uniform")
 
 
 def lecun_normal() -> Initializer:
     """Normal of variance 1 / fan_in, as SELU wants it."""
-    return Initializer("lecun_normal", "normal", 1.0, "in")
+    return Initializer("lecun_normal")
 
 
 def xavier_uniform() -> Initializer:
     """Uniform of variance 1 / fan_avg, r = sqrt(3 / fan_avg); for tanh, sigmoid and linear layers."""
-    return Initializer("xavier_uniform", "uniform", 1.0, "avg")
+    return Initializer("xavier_uniform")
 
 
 def xavier_normal() -> Initializer:
     """Normal of variance 1 / fan_avg."""
-    return Initializer("xavier_normal", "normal", 1.0, "avg")
+    return Initializer("xavier_normal")
 
 
 def he_uniform() -> Initializer:
     """Uniform of variance 2 / fan_in, r = sqrt(6 / fan_in); for ReLU and its relatives."""
-    return Initializer("he_uniform", "uniform", 2.0, "in")
+    return Initializer("he_uniform")
 
 
 def he_normal() -> Initializer:
     """Normal of variance 2 / fan_in."""
-    return Initializer("he_normal", "normal", 2.0, "in")
+    return Initializer("he_normal")
 
 
 def orthogonal() -> Initializer:
     """A random matrix with orthonormal rows or columns, whichever are fewer."""
-    return Initializer("orthogonal", "orthogonal", 1.0)
+    return Initializer("orthogonal")
 
 
 BY_NAME: dict[str, Callable[[], Initializer]] = {

@@ -1,10 +1,10 @@
 """The layers of a net, as declarations: they hold no parameters, so one object may stand in many nets and places."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import initializers
+from . import initializers, regularizers
 from ._declare import LARGEST_SIZE, SMALLEST_EPS, Declaration, boolean, choice, instance, integer, named, number
 from .initializers import Initializer
 from .regularizers import Regularizer
@@ -219,7 +219,7 @@ class Dense(Layer):
 
     def record(self) -> dict[str, Any]:
         activation = self.own_activation
-        return {
+        record: dict[str, Any] = {
             "kind": self.kind,
             "units": self.units,
             "use_bias": self.use_bias,
@@ -227,6 +227,11 @@ class Dense(Layer):
             "alpha": activation.alpha,
             "trainable": self.trainable,
         }
+        if self.own_init is not None:
+            record |= {"init": self.own_init.name, "init_value": self.own_init.value}
+        if self.regularizer is not None:
+            record["penalty"] = self.regularizer.record()
+        return record
 
 
 class BatchNorm(Layer):
@@ -354,7 +359,36 @@ class Standardize(Layer):
         return getattr(self, name) or ()
 
     def record(self) -> dict[str, Any]:
-        return {"kind": self.kind}
+        return {"kind": self.kind, "given": self.scale is not None}
+
+
+def from_record(record: Mapping[str, Any]) -> Layer:
+    """The layer that a complete record of the core describes; a Standardize that was given has no numbers yet."""
+    kind = record["kind"]
+    if kind == "activation":
+        return _activation(record)
+    if kind == "dense":
+        init = record["init"]
+        return Dense(
+            record["units"],
+            activation=None if record["activation"] == "identity" else _activation(record),
+            use_bias=record["use_bias"],
+            init=None if init == "default" else Initializer(init, record["init_value"]),
+            regularizer=regularizers.from_record(*record["penalty"]),
+            trainable=record["trainable"],
+        )
+    if kind == "batchnorm":
+        return BatchNorm(record["eps"], record["decay"], record["unbiased"], record["trainable"])
+    if kind == "dropout":
+        return Dropout(record["p"], "test" if record["test_scaling"] else "inverted")
+    return Scale(record["alpha"]) if kind == "scale" else Standardize()
+
+
+def _activation(record: Mapping[str, Any]) -> Activation:
+    name, alpha = record["activation"], record["alpha"]
+    if name == LeakyReLU.name:
+        return LeakyReLU(alpha)
+    return ELU(alpha) if name == ELU.name else ACTIVATIONS[name]()
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:

@@ -1,7 +1,8 @@
 """The net: a list of layers, and the engine that holds its parameters."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,13 +11,15 @@ from ._declare import LARGEST_SIZE, choice, instance, integer, threads, warn
 from .config import tell_refused_threads
 from .data import Targets
 from .fold import fold
-from .initializers import Initializer, he_normal, xavier_uniform
-from .layers import Activation, BatchNorm, Dense, Dropout, Identity, Layer, Scale, Standardize
+from .layers import Activation, BatchNorm, Dense, Dropout, Identity, Layer, Scale, Standardize, from_record
 from .losses import Loss, OwnLoss
 
-__all__ = ["Sequential"]
+__all__ = ["Sequential", "load"]
 
 Array = np.ndarray[Any, Any]
+
+# Tensors of a model file that belong to the net rather than to its training.
+_ATTACHED_TO_MODELS = ("class_names.", "feature_names.", "preprocess.")
 
 
 class Sequential:
@@ -53,13 +56,30 @@ class Sequential:
         self.dtype = _check_dtype(dtype)
         self.layers = _check_layers(layers, self.input_size, self.dtype)
         self.seed = integer("seed", seed, 0, 2**64 - 1)
-        self._link: str | None = None  # of the loss trained with: what turns outputs into probabilities
+        records = [layer.record() for layer in self.layers]
+        self._own(_core.Engine(records, self.input_size, self.dtype.name, self.seed))
+        self._initialize()
+
+    def _own(self, engine: _core.Engine) -> None:
+        self._engine = engine
+        self.output_size = engine.output_size
         self._configured_for: object | None = None  # the Trainer whose settings the engine has
         self._gradients_of: int | None = None  # the number of updates when `backward` last ran
-        records = [layer.record() for layer in self.layers]
-        self._engine = _core.Engine(records, self.input_size, self.dtype.name, self.seed)
-        self.output_size = self._engine.output_size
-        self._initialize()
+        self._attachments: dict[str, Array] = {}  # what a model file holds beside the net, by name of tensor
+
+    @classmethod
+    def _of_engine(cls, engine: _core.Engine, attachments: Mapping[str, Array]) -> "Sequential":
+        """The net that a model file or a checkpoint held."""
+        net = cls.__new__(cls)
+        net.input_size, net.dtype, net.seed = engine.input_size, engine.dtype, engine.seed
+        net._own(engine)
+        layers = [from_record(record) for record in engine.layers()]
+        if engine.layers()[0]["given"]:
+            views = net.parameters()
+            layers[0] = Standardize(views["0.mean"], views["0.scale"])
+        net.layers = tuple(layers)
+        net._attachments = {name: a for name, a in attachments.items() if name.startswith(_ATTACHED_TO_MODELS)}
+        return net
 
     def __repr__(self) -> str:
         sizes = f"input_size={self.input_size}, dtype={self.dtype.name!r}, seed={self.seed}"
@@ -71,11 +91,9 @@ class Sequential:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Sequential":
         return self.copy()
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a Sequential cannot be pickled: saving comes with model files (net.save, fastnn.load), which are not "
-            "available yet. In the same process use net.copy()."
-        )
+    def __reduce__(self) -> tuple[Callable[[bytes], "Sequential"], tuple[bytes]]:
+        """A pickle holds the bytes of a model file, which are checked like those of any other."""
+        return load_bytes, (self._engine_file(None),)
 
     @property
     def frozen(self) -> bool:
@@ -128,27 +146,11 @@ class Sequential:
         self._require_trainable("initialize")
         self._engine.ready = not isinstance(self.layers[0], Standardize)
         self._gradients_of = None
-        for index, (name, layer, _, shape) in enumerate(self._engine.tensors()):
-            role = name.rpartition(".")[2]
-            if role == "weight":
-                draw, parameter = self._initializer(layer).draw(*shape)
-                self._engine.draw(index, draw, parameter)
-            else:
-                self._engine.parameter(index)[...] = 1 if role in ("gamma", "running_var") else 0
+        self._engine.initialize()
         first = self.layers[0]
-        if isinstance(first, Standardize) and first.given("scale"):
-            self._set_standardize(np.array(first.given("mean")), np.array(first.given("scale")))
-
-    def _initializer(self, place: int) -> Initializer:
-        layer = self.layers[place]
-        assert isinstance(layer, Dense)
-        if layer.own_init is not None:
-            return layer.own_init
-        activation: Layer = layer.own_activation
-        if isinstance(activation, Identity):
-            following = (later for later in self.layers[place + 1 :] if not isinstance(later, (BatchNorm, Dropout)))
-            activation = next(following, activation)
-        return he_normal() if isinstance(activation, Activation) and activation.relu_like else xavier_uniform()
+        if isinstance(first, Standardize):
+            given = first.scale is not None
+            self._set_standardize(*(np.array(first.given(name) if given else 0.0) for name in ("mean", "scale")))
 
     def _set_standardize(self, mean: Array, scale: Array) -> None:
         views = self.parameters()
@@ -218,12 +220,13 @@ class Sequential:
         outputs = self.predict(x, n_threads=n_threads)
         if last in ("softmax", "sigmoid"):
             return outputs
-        if self._link not in ("softmax", "sigmoid"):
+        link = self._engine.link
+        if link not in ("softmax", "sigmoid"):
             raise ValueError(
                 "predict_proba needs a net that ends with Softmax or Sigmoid, or that was trained with cross_entropy "
                 f"or binary_cross_entropy; this one ends with {self.layers[-1]!r}."
             )
-        return self._engine.activate(outputs, self._link)
+        return self._engine.activate(outputs, link)
 
     def predict_mc(
         self, x: Any, samples: int = 100, seed: int | None = None, n_threads: int | None = None
@@ -414,7 +417,8 @@ class Sequential:
     def copy(self) -> "Sequential":
         """An independent net with the same layers, parameters and statistics; its training starts anew."""
         twin = Sequential(self.layers, self.input_size, self.dtype, self.seed)
-        twin._link = self._link
+        twin._engine.link = self._engine.link
+        twin._attachments = dict(self._attachments)
         twin._load(self.parameters())
         if self.frozen:
             twin._engine.freeze()
@@ -438,7 +442,8 @@ class Sequential:
             warn(f"Not folded: {places} has no Dense layer next to it and stays.")
         folded = Sequential([node.layer for node in nodes], self.input_size, self.dtype, self.seed)
         folded._load({f"{i}.{role}": value for i, node in enumerate(nodes) for role, value in node.parameters.items()})
-        folded._link = self._link
+        folded._engine.link = self._engine.link
+        folded._attachments = dict(self._attachments)
         folded._engine.freeze()
         return folded
 
@@ -471,6 +476,29 @@ class Sequential:
     def _load(self, values: dict[str, Array]) -> None:
         for name, view in self.parameters().items():
             view[...] = values[name]
+
+    # ---- model files ----
+
+    def save(self, path: "str | os.PathLike[str]") -> None:
+        """Write the net into a model file, which `fastnn.load` and the C library read.
+
+        A safetensors file: layers, parameters, statistics, seed and the link of the loss it was trained with. It is
+        written beside `path`, synced to the disk and renamed, so that `path` is a whole file at every moment. What an
+        optimizer keeps is not in it: see `Checkpoint`.
+
+        Raises
+        ------
+        OSError
+            A file that was there before is as it was.
+        ValueError
+            A parameter is not finite, or the net has more layers than the format holds.
+        RuntimeError
+            Another thread is training the net.
+        """
+        self._engine_file(os.fspath(path))
+
+    def _engine_file(self, path: str | bytes | None) -> Any:
+        return _core.save_model(self._engine, path, "model", self._attachments)
 
     # ---- description ----
 
@@ -538,6 +566,42 @@ class Sequential:
             raise ValueError("output array is read-only: out.")
         if np.may_share_memory(out, x):
             raise ValueError("out overlaps x in memory; the input is never modified.")
+
+
+def load(path: "str | os.PathLike[str]") -> Sequential:
+    """The net of a model file, as `Sequential.save`, `Checkpoint` or the C library wrote it.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file is read whole and checked from end to end; nothing in it is executed.
+
+    Returns
+    -------
+    Sequential
+        With the bits of the net that was saved: parameters, statistics, seed; folded if that was.
+
+    Raises
+    ------
+    ModelFileError
+        Not a fastnn model, or a damaged one; the message says what was found where.
+    ModelVersionError
+        The file is of a newer format.
+    OSError
+        The file cannot be read.
+    """
+    name = os.fspath(path)
+    return _net_of(name if isinstance(name, str) else os.fsdecode(name))
+
+
+def load_bytes(file: bytes) -> Sequential:
+    """`load` of the bytes of a model file; what a pickle of a net calls."""
+    return _net_of(file)
+
+
+def _net_of(source: str | bytes) -> Sequential:
+    engine, _, attachments = _core.open_model(source)
+    return Sequential._of_engine(engine, attachments)
 
 
 def _check_layers(layers: Any, input_size: int, dtype: np.dtype[Any]) -> tuple[Layer, ...]:

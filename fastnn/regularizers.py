@@ -1,5 +1,7 @@
 """Penalties on the weights of Dense layers: ``loss = mean loss + sum over layers of lam * sum R(w)``."""
 
+from collections.abc import Callable
+
 from ._declare import Declaration, boolean, number
 
 __all__ = ["L1", "L2", "ElasticNet", "Regularizer"]
@@ -8,8 +10,8 @@ __all__ = ["L1", "L2", "ElasticNet", "Regularizer"]
 class Regularizer(Declaration):
     """Base of the penalties; biases, gamma and beta are never penalised."""
 
-    def penalty(self) -> tuple[float, float, bool]:
-        """(l1, l2, proximal) of ``l1 sum |w| + l2 sum w**2``."""
+    def record(self) -> tuple[str, float, float]:
+        """(kind, lam, beta) of the core's penalty."""
         raise NotImplementedError
 
 
@@ -33,8 +35,8 @@ class L1(Regularizer):
     def __post_init__(self) -> None:
         self._set(lam=number("lam", self.lam, 0), proximal=boolean("proximal", self.proximal))
 
-    def penalty(self) -> tuple[float, float, bool]:
-        return self.lam, 0.0, self.proximal
+    def record(self) -> tuple[str, float, float]:
+        return "proximal_l1" if self.proximal else "l1", self.lam, 0.0
 
 
 class L2(Regularizer):
@@ -51,8 +53,8 @@ class L2(Regularizer):
     def __post_init__(self) -> None:
         self._set(lam=number("lam", self.lam, 0))
 
-    def penalty(self) -> tuple[float, float, bool]:
-        return 0.0, self.lam, False
+    def record(self) -> tuple[str, float, float]:
+        return "l2", self.lam, 0.0
 
 
 class ElasticNet(Regularizer):
@@ -72,5 +74,16 @@ class ElasticNet(Regularizer):
     def __post_init__(self) -> None:
         self._set(lam=number("lam", self.lam, 0), beta=number("beta", self.beta, 0))
 
-    def penalty(self) -> tuple[float, float, bool]:
-        return self.lam, self.lam * self.beta, False
+    def record(self) -> tuple[str, float, float]:
+        return "elastic_net", self.lam, self.beta
+
+
+def from_record(kind: str, lam: float, beta: float) -> Regularizer | None:
+    """The inverse of `Regularizer.record`; None for "default"."""
+    makers: dict[str, Callable[[], Regularizer]] = {
+        "l1": lambda: L1(lam),
+        "proximal_l1": lambda: L1(lam, proximal=True),
+        "l2": lambda: L2(lam),
+        "elastic_net": lambda: ElasticNet(lam, beta),
+    }
+    return makers[kind]() if kind != "default" else None

@@ -14,7 +14,6 @@ from .config import tell_refused_threads
 from .data import Targets
 from .errors import DivergenceError
 from .history import History
-from .layers import Dense
 from .losses import Loss, OwnLoss
 from .network import Sequential
 from .optimizers import Adam
@@ -434,16 +433,12 @@ class Trainer:
 
     def _configure(self) -> None:
         """Hand the settings to the engine, unless it has them already."""
-        self.net._link = None if isinstance(self.loss, OwnLoss) else self.loss.link
+        self.net._engine.link = None if isinstance(self.loss, OwnLoss) else self.loss.link
         if self.net._configured_for is self._settings:
             return
         clip = ("none", 0.0, 0.0) if self.clip is None else self.clip.record()
-        none = (0.0, 0.0, False)
-        penalties = []
-        for layer in self.net.layers:
-            own = (layer.regularizer or self.regularizer) if isinstance(layer, Dense) else None
-            penalties.append(none if own is None else own.penalty())
-        self.net._engine.configure(self.optimizer.record(), clip, penalties)
+        penalty = ("default", 0.0, 0.0) if self.regularizer is None else self.regularizer.record()
+        self.net._engine.configure(self.optimizer.record(), clip, penalty)
         self.net._configured_for = self._settings
 
     def _rates(self, count: int) -> Array:

@@ -121,10 +121,10 @@ def test_wrong_arguments_are_named(make, error, message):
 
 
 def test_penalties_as_l1_and_l2():
-    assert fn.L1(0.5).penalty() == (0.5, 0, False)
-    assert fn.L1(0.5, proximal=True).penalty() == (0.5, 0, True)
-    assert fn.L2(0.5).penalty() == (0, 0.5, False)
-    assert fn.ElasticNet(0.5, 3).penalty() == (0.5, 1.5, False)
+    assert fn.L1(0.5).record() == ("l1", 0.5, 0)
+    assert fn.L1(0.5, proximal=True).record() == ("proximal_l1", 0.5, 0)
+    assert fn.L2(0.5).record() == ("l2", 0.5, 0)
+    assert fn.ElasticNet(0.5, 3).record() == ("elastic_net", 0.5, 3)
 
 
 # ---- nets ----

@@ -32,7 +32,9 @@ typedef enum fnn_status {
     FNN_EINTERRUPTED = 5, /* the poll function asked to abandon the step; weights are those before it */
     FNN_EIO = 6,          /* reading or writing failed; errno tells why */
     FNN_ENOTREADY = 7,    /* a Standardize layer has no statistics yet, or backward was called before forward */
-    FNN_ENOISA = 8        /* the instruction set asked for is unknown, not built in, or not run by this machine */
+    FNN_ENOISA = 8,       /* the instruction set asked for is unknown, not built in, or not run by this machine */
+    FNN_EFORMAT = 9,      /* not a model file, or a damaged one */
+    FNN_EVERSION = 10     /* a model file of a newer format */
 } fnn_status;
 
 const char *fnn_status_text(fnn_status status);
@@ -75,6 +77,38 @@ typedef enum fnn_layer_kind {
     FNN_STANDARDIZE = 6 /* y = (x - mean) / scale; first layer only */
 } fnn_layer_kind;
 
+/* How weights start; variances from Xavier (AISTATS 2010), He (arXiv:1502.01852), LeCun (1998). */
+typedef enum fnn_init {
+    FNN_INIT_DEFAULT =
+        0, /* HE_NORMAL where a relative of ReLU follows (past BATCHNORM and DROPOUT), else XAVIER_UNIFORM */
+    FNN_ZEROS = 1,
+    FNN_CONSTANT = 2,       /* init_value */
+    FNN_UNIFORM = 3,        /* U(-init_value, init_value) */
+    FNN_NORMAL = 4,         /* standard deviation init_value */
+    FNN_FAN_IN_UNIFORM = 5, /* variance 1 / (3 fan_in), as 6 to 11 without any value */
+    FNN_LECUN_UNIFORM = 6,  /* 1 / fan_in */
+    FNN_LECUN_NORMAL = 7,
+    FNN_XAVIER_UNIFORM = 8, /* 2 / (fan_in + fan_out) */
+    FNN_XAVIER_NORMAL = 9,
+    FNN_HE_UNIFORM = 10, /* 2 / fan_in */
+    FNN_HE_NORMAL = 11,
+    FNN_ORTHOGONAL = 12 /* orthonormal rows or columns, whichever are fewer (arXiv:1312.6120) */
+} fnn_init;
+
+typedef enum fnn_penalty_kind {
+    FNN_PENALTY_DEFAULT = 0, /* in a layer: that of fnn_net_configure; there: none */
+    FNN_L1 = 1,              /* lam sum |w| */
+    FNN_PROXIMAL_L1 = 2,     /* the same by soft-thresholding after the update: exact zeros */
+    FNN_L2 = 3,              /* lam sum w^2 */
+    FNN_ELASTIC_NET = 4      /* lam sum (beta w^2 + |w|) */
+} fnn_penalty_kind;
+
+/* A penalty on weights, added to the mean loss. lam, beta >= 0. */
+typedef struct fnn_penalty {
+    fnn_penalty_kind kind;
+    double lam, beta;
+} fnn_penalty;
+
 /* One entry of the layer list. Fields that its kind does not name are ignored. */
 typedef struct fnn_layer {
     fnn_layer_kind kind;
@@ -82,12 +116,16 @@ typedef struct fnn_layer {
     double alpha;              /* slope of LEAKY_RELU, alpha of ELU, factor of SCALE */
     size_t units;              /* DENSE */
     int use_bias;              /* DENSE */
+    fnn_init init;             /* DENSE */
+    double init_value;         /* DENSE: of CONSTANT, UNIFORM (> 0), NORMAL (> 0) */
+    fnn_penalty penalty;       /* DENSE, on its weights */
     int trainable;             /* DENSE, BATCHNORM; a frozen BatchNorm uses and keeps its running statistics */
     double eps;                /* BATCHNORM, > 0 */
     double decay;              /* BATCHNORM, running <- decay running + (1 - decay) batch; 0 <= decay < 1 */
     int unbiased;              /* BATCHNORM: running variance from the unbiased batch variance */
     double p;                  /* DROPOUT: probability of dropping, 0 <= p < 1, used as round(65536 p) / 65536 */
     int test_scaling;          /* DROPOUT: 0 kept values / (1-p) in training; 1 outputs x (1-p) at prediction */
+    int given;                 /* STANDARDIZE: 1 mean and scale were given, 0 they come from data; kept in files */
 } fnn_layer;
 
 typedef struct fnn_net fnn_net;
@@ -101,6 +139,10 @@ void fnn_net_free(fnn_net *net); /* NULL is allowed */
 
 size_t fnn_net_input_size(const fnn_net *net);
 size_t fnn_net_output_size(const fnn_net *net);
+fnn_dtype fnn_net_dtype(const fnn_net *net);
+uint64_t fnn_net_seed(const fnn_net *net);
+size_t fnn_net_layer_count(const fnn_net *net);
+fnn_status fnn_net_layer(const fnn_net *net, size_t index, fnn_layer *layer); /* FNN_EINVAL: no such layer */
 
 /* A parameter or statistic of the net: rows x columns elements, row i at data + i * stride elements. */
 typedef struct fnn_tensor {
@@ -116,6 +158,11 @@ typedef struct fnn_tensor {
 size_t fnn_net_tensor_count(const fnn_net *net);
 fnn_status fnn_net_tensor(const fnn_net *net, size_t index, fnn_tensor *tensor);
 void *fnn_net_parameters(fnn_net *net); /* start of the arena: [trainable | statistics], float or double */
+/* Draw all weights from the seed as their layers say; biases and beta 0, gamma 1, running statistics 0 and 1. What a
+ * STANDARDIZE holds stays. FNN_ENOMEM: orthogonal matrices need room. */
+fnn_status fnn_net_initialize(fnn_net *net);
+
+/* ---- prediction ---- */
 
 /* Rows of features as they lie in memory: element (i, j) at data + i * row_stride + j * column_stride bytes,
  * any alignment, any sign of the strides, never written. */
@@ -128,8 +175,13 @@ typedef struct fnn_features {
 } fnn_features;
 
 /* out (rows, output_size), contiguous, of the net's dtype: the output of the last layer for every row. The result of
- * a row does not depend on the other rows nor on the number of threads. n_threads 0: as configured. */
+ * a row does not depend on the other rows nor on the number of threads. n_threads 0: as configured. Memory is allocated
+ * where there is no workspace left from a prediction before, or from fnn_net_reserve. */
 fnn_status fnn_predict(fnn_net *net, void *out, const fnn_features *x, int n_threads);
+
+/* Make the workspaces of `predictors` simultaneous predictions with up to n_threads threads each (1 .. 16 predictors):
+ * as many fnn_predict, of any number of rows, will not allocate. FNN_ENOMEM: those that could be made stay. */
+fnn_status fnn_net_reserve(fnn_net *net, int predictors, int n_threads);
 
 /* Give up training for speed: every Dense layer's weights are moved, inside the parameter arena, into the layout that
  * predicts fastest: panels of 16 columns (float; 8 of double), panel j (fan_in rows of 64 bytes, contiguous) holding
@@ -137,6 +189,141 @@ fnn_status fnn_predict(fnn_net *net, void *out, const fnn_features *x, int n_thr
  * train or draw return FNN_EINVAL from then on. FNN_ENOMEM: the net is unchanged. Twice is once. */
 fnn_status fnn_net_freeze(fnn_net *net);
 int fnn_net_frozen(const fnn_net *net);
+
+/* What turns the outputs into predictions of the target: set by training, from its loss; kept in model files. */
+typedef enum fnn_link {
+    FNN_LINK_NONE = 0, /* not known */
+    FNN_LINK_IDENTITY = 1,
+    FNN_LINK_SIGMOID = 2,
+    FNN_LINK_SOFTMAX = 3,
+    FNN_LINK_EXP = 4
+} fnn_link;
+fnn_link fnn_net_link(const fnn_net *net);
+
+/* ---- training ---- */
+
+typedef enum fnn_optimizer_kind { FNN_SGD = 0, FNN_RMSPROP = 1, FNN_ADAM = 2 } fnn_optimizer_kind;
+
+typedef struct fnn_optimizer {
+    fnn_optimizer_kind kind;
+    double momentum;        /* SGD, 0 <= momentum < 1 */
+    int nesterov;           /* SGD */
+    double beta1, beta2;    /* ADAM; RMSPROP's alpha is beta2 */
+    double eps;             /* RMSPROP, ADAM */
+    double weight_decay;    /* added to the clipped gradient: g + weight_decay p, every trainable parameter */
+    double decoupled_decay; /* AdamW: p <- p (1 - lr decoupled_decay), then the update */
+} fnn_optimizer;
+
+typedef enum fnn_clip_kind {
+    FNN_CLIP_NONE = 0,
+    FNN_CLIP_VALUE = 1,      /* each element into [low, high] */
+    FNN_CLIP_NORM = 2,       /* g high / ||g|| where the norm over all trainable parameters exceeds high */
+    FNN_CLIP_TENSOR_NORM = 3 /* the same for each tensor alone */
+} fnn_clip_kind;
+
+typedef struct fnn_clip {
+    fnn_clip_kind kind;
+    double low, high;
+} fnn_clip;
+
+typedef enum fnn_loss_kind {
+    FNN_CROSS_ENTROPY = 0, /* parameter: label smoothing; integer labels or target rows */
+    FNN_BINARY_CROSS_ENTROPY = 1,
+    FNN_MSE = 2,
+    FNN_MAE = 3,
+    FNN_HUBER = 4, /* parameter: delta */
+    FNN_POISSON = 5
+} fnn_loss_kind;
+
+typedef struct fnn_loss {
+    fnn_loss_kind kind;
+    double parameter;
+} fnn_loss;
+
+/* Targets: labels (cross-entropy alone), or values (rows, outputs), contiguous, of the net's dtype. */
+typedef struct fnn_targets {
+    const int32_t *labels;
+    const void *values;
+    const double *weights; /* one per row, >= 0, or NULL for 1 */
+} fnn_targets;
+
+/* The least eps of BatchNorm and the optimizers: it must not round to 0 in float. */
+#define FNN_SMALLEST_EPS 1e-37
+
+/* Sets what the following steps use; moments are kept unless the optimizer's kind changes. clip may be NULL for none;
+ * penalty, for the DENSE layers without one of their own, too. FNN_EINVAL: a field outside its range, or not
+ * clip.low <= 0 <= clip.high (0 must stay 0). */
+fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
+                             const fnn_penalty *penalty);
+
+/* Asked about every 50 ms, never while a pool lock is held. */
+typedef enum fnn_poll { FNN_POLL_CONTINUE = 0, FNN_POLL_STOP = 1, FNN_POLL_ABANDON = 2 } fnn_poll;
+typedef fnn_poll (*fnn_poll_function)(void *argument);
+
+/* A stretch of training steps, and what came of it. Batch b has the rows order[batch_starts[b] .. batch_starts[b+1]).
+ */
+typedef struct fnn_run {
+    const fnn_features *x;
+    const fnn_targets *y;
+    const fnn_loss *loss;
+    const int64_t *order; /* row numbers; NULL: rows in their order */
+    const size_t *batch_starts;
+    size_t n_batches;
+    size_t micro_batch;           /* most rows in one pass; 0: whole batches */
+    const double *learning_rates; /* one per batch */
+    void *outputs; /* NULL, or (positions, output_size): outputs in training mode, before a final SOFTMAX or SIGMOID
+                      that the loss takes over, for batch_starts[0] .. */
+    fnn_poll_function poll; /* may be NULL: stop after this step, or abandon it */
+    void *poll_argument;
+    int n_threads;                             /* 0: as configured */
+    double loss_sum_before, weight_sum_before; /* of the earlier part of an epoch: where the sums below begin */
+    /* results */
+    double loss_sum; /* sum over finished batches of (batch loss * its sum of weights) */
+    double weight_sum;
+    size_t batches_done; /* finished or skipped (all weights zero) */
+    double failed_loss;  /* after FNN_EDIVERGED: the loss of that step, */
+    size_t failed_layer; /* and the first layer with a non-finite output or gradient (SIZE_MAX: none found) */
+} fnn_run;
+
+/* FNN_EDIVERGED, FNN_EINTERRUPTED (abandoned), FNN_ENOMEM, FNN_EOVERFLOW, FNN_ENOTREADY; FNN_EINVAL: an empty batch,
+ * one row where BatchNorm needs two, a row or label that does not exist, or targets that do not suit the loss. */
+fnn_status fnn_train(fnn_net *net, fnn_run *run);
+/* The same for one batch, the rows of x. *value, which may be NULL, is its mean loss before the step. */
+fnn_status fnn_train_step(fnn_net *net, const fnn_features *x, const fnn_targets *y, const fnn_loss *loss,
+                          double learning_rate, int n_threads, double *value);
+/* order (n) = the shuffle number `epoch` of this seed. FNN_ENOISA. */
+fnn_status fnn_permutation(int64_t *order, size_t n, uint64_t seed, uint64_t epoch);
+
+/* ---- model files: a safetensors file of "fastnn profile 1", see docs/model-file.md ---- */
+
+/* What exactly was wrong. */
+typedef struct fnn_detail {
+    int system_error; /* errno after FNN_EIO, else 0 */
+    char text[248];   /* an English sentence, "" where the status says it all */
+} fnn_detail;
+
+typedef enum fnn_contents {
+    FNN_MODEL = 0,     /* layers, parameters, statistics, link */
+    FNN_CHECKPOINT = 1 /* and what further training continues from: optimizer buffers and counters. Not a frozen net */
+} fnn_contents;
+
+/* Write a file so that its name stands for a whole file at every moment: a temporary file beside it is written, synced
+ * and renamed, and the folder synced. `detail` may be NULL.
+ * FNN_EIO: the file that was there before is as it was (but where the folder alone could not be synced: it is the new
+ * one, whole, and might not survive a loss of power). FNN_EINVAL: a parameter is not finite, or the net is frozen and
+ * the contents are a checkpoint. FNN_EOVERFLOW: more layers or tensors than the format holds. FNN_ENOMEM. */
+fnn_status fnn_net_save(const fnn_net *net, const char *path, fnn_contents contents, fnn_detail *detail);
+/* The same bytes into memory: *size is its size before and what the file takes after. FNN_EINVAL with a larger *size:
+ * the memory is too small (or NULL: to ask). */
+fnn_status fnn_net_save_memory(const fnn_net *net, void *bytes, size_t *size, fnn_contents contents,
+                               fnn_detail *detail);
+/* Make a net from a file. Any bytes at all give a net that is fit to run, or a status; *net is NULL after a failure.
+ * Memory at its most: twice the file, and 16 MiB (narrow matrices aside: rows take at least 64 bytes in a net).
+ * FNN_EIO, FNN_EFORMAT, FNN_EVERSION, FNN_ENOMEM, FNN_EOVERFLOW, FNN_ENOISA. */
+fnn_status fnn_net_load(fnn_net **net, const char *path, fnn_detail *detail);
+fnn_status fnn_net_load_memory(fnn_net **net, const void *bytes, size_t size, fnn_detail *detail);
+
+/* ---- the machine ---- */
 
 /* Worker threads used where nothing else is said: set by the caller, else FASTNN_NUM_THREADS, else OMP_NUM_THREADS,
  * else the processors this process may use (affinity and cgroup quota). */

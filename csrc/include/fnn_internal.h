@@ -5,97 +5,7 @@
 #include "fastnn.h"
 #include "runtime.h" /* fork generation, allocation and thread counts, faults on demand */
 
-/* ---- how a net is trained ---- */
-
-typedef enum fnn_optimizer_kind { FNN_SGD = 0, FNN_RMSPROP = 1, FNN_ADAM = 2 } fnn_optimizer_kind;
-
-typedef struct fnn_optimizer {
-    fnn_optimizer_kind kind;
-    double momentum;        /* SGD, 0 <= momentum < 1 */
-    int nesterov;           /* SGD */
-    double beta1, beta2;    /* ADAM; RMSPROP's alpha is beta2 */
-    double eps;             /* RMSPROP, ADAM */
-    double weight_decay;    /* added to the clipped gradient: g + weight_decay p, every trainable parameter */
-    double decoupled_decay; /* AdamW: p <- p (1 - lr decoupled_decay), then the update */
-} fnn_optimizer;
-
-typedef enum fnn_clip_kind {
-    FNN_CLIP_NONE = 0,
-    FNN_CLIP_VALUE = 1,      /* each element into [low, high] */
-    FNN_CLIP_NORM = 2,       /* g high / ||g|| where the norm over all trainable parameters exceeds high */
-    FNN_CLIP_TENSOR_NORM = 3 /* the same for each tensor alone */
-} fnn_clip_kind;
-
-typedef struct fnn_clip {
-    fnn_clip_kind kind;
-    double low, high;
-} fnn_clip;
-
-/* l1 sum |w| + l2 sum w^2 over a Dense layer's weights. proximal: the l1 part by soft-thresholding after the update. */
-typedef struct fnn_penalty {
-    double l1, l2;
-    int proximal;
-} fnn_penalty;
-
-typedef enum fnn_loss_kind {
-    FNN_CROSS_ENTROPY = 0, /* parameter: label smoothing; integer labels or target rows */
-    FNN_BINARY_CROSS_ENTROPY = 1,
-    FNN_MSE = 2,
-    FNN_MAE = 3,
-    FNN_HUBER = 4, /* parameter: delta */
-    FNN_POISSON = 5
-} fnn_loss_kind;
-
-typedef struct fnn_loss {
-    fnn_loss_kind kind;
-    double parameter;
-} fnn_loss;
-
-/* Targets: labels (cross-entropy alone), or values (rows, outputs), contiguous, of the net's dtype. */
-typedef struct fnn_targets {
-    const int32_t *labels;
-    const void *values;
-    const double *weights; /* one per row, >= 0, or NULL for 1 */
-} fnn_targets;
-
-/* The least eps of BatchNorm and the optimizers: it must not round to 0 in float. */
-#define FNN_SMALLEST_EPS 1e-37
-
-/* Sets what the following steps use; moments are kept unless the optimizer's kind changes. penalties: one per
- * layer-list entry. FNN_EINVAL: a field outside its range, or not clip.low <= 0 <= clip.high (0 must stay 0). */
-fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
-                             const fnn_penalty *penalties);
-
-/* Asked about every 50 ms, never while a pool lock is held. */
-typedef enum fnn_poll { FNN_POLL_CONTINUE = 0, FNN_POLL_STOP = 1, FNN_POLL_ABANDON = 2 } fnn_poll;
-typedef fnn_poll (*fnn_poll_function)(void *argument);
-
-/* A stretch of training steps, and what came of it. Batch b has the rows order[batch_starts[b] .. batch_starts[b+1]).
- */
-typedef struct fnn_run {
-    const fnn_features *x;
-    const fnn_targets *y;
-    const fnn_loss *loss;
-    const int64_t *order; /* row numbers, checked by the caller; NULL: rows in their order */
-    const size_t *batch_starts;
-    size_t n_batches;
-    size_t micro_batch;           /* most rows in one pass; 0: whole batches */
-    const double *learning_rates; /* one per batch */
-    void *outputs; /* NULL, or (positions, output_size): outputs in training mode, before a final activation that the
-                      loss takes over (see fnn_net_fused_output), for batch_starts[0] .. */
-    fnn_poll_function poll; /* may be NULL: stop after this step, or abandon it */
-    void *poll_argument;
-    int n_threads; /* 0: as configured */
-    /* results */
-    double loss_sum; /* sum over finished batches of (batch loss * its sum of weights) */
-    double weight_sum;
-    size_t batches_done; /* finished or skipped (all weights zero) */
-    double failed_loss;  /* after FNN_EDIVERGED: the loss of that step, */
-    size_t failed_layer; /* and the first layer with a non-finite output or gradient (SIZE_MAX: none found) */
-} fnn_run;
-
-/* FNN_OK, FNN_EDIVERGED, FNN_EINTERRUPTED (abandoned), FNN_ENOMEM, FNN_EOVERFLOW, FNN_ENOTREADY, FNN_EINVAL. */
-fnn_status fnn_train(fnn_net *net, fnn_run *run);
+/* ---- own loops ---- */
 
 /* One training-mode pass at a time, for own losses and own loops. out (m, output_size) and dy contiguous. Forward
  * counts as one training-mode pass for the random numbers. */
@@ -175,10 +85,40 @@ typedef enum fnn_draw {
 } fnn_draw;
 /* Fill a tensor: constant a; uniform [-a, a); normal with sigma a; orthogonal rows or columns times a. */
 fnn_status fnn_net_draw(fnn_net *net, size_t tensor, fnn_draw draw, double a);
-/* order (n) = the permutation number `epoch` of this seed. */
-fnn_status fnn_permutation(int64_t *order, size_t n, uint64_t seed, uint64_t epoch);
 /* First feature that is not finite after conversion to the net's dtype; *row = SIZE_MAX if none. Integers are never
  * looked at. */
 fnn_status fnn_find_nonfinite(fnn_net *net, const fnn_features *x, size_t *row, size_t *column);
+
+/* ---- model files with more in them ---- */
+
+/* A tensor beside those of the net; docs/model-file.md lists the names. */
+typedef struct fnn_attachment {
+    const char *name;
+    fnn_dtype dtype;
+    size_t rows;
+    size_t columns;   /* 0: a vector of `rows` elements */
+    const void *data; /* contiguous; of an open file at any alignment */
+} fnn_attachment;
+
+/* fnn_net_save, fnn_net_save_memory with attachments. FNN_EINVAL: a name or shape that the format does not know. */
+fnn_status fnn_model_save(const fnn_net *net, const char *path, fnn_contents contents,
+                          const fnn_attachment *attachments, size_t n, fnn_detail *detail);
+fnn_status fnn_model_save_memory(const fnn_net *net, void *bytes, size_t *size, fnn_contents contents,
+                                 const fnn_attachment *attachments, size_t n, fnn_detail *detail);
+
+typedef struct fnn_model fnn_model; /* a model file in memory, checked from end to end */
+fnn_status fnn_model_open(fnn_model **model, const char *path, fnn_detail *detail);
+/* The bytes must stay until it is closed. */
+fnn_status fnn_model_open_memory(fnn_model **model, const void *bytes, size_t size, fnn_detail *detail);
+void fnn_model_close(fnn_model *model); /* NULL is allowed */
+/* The net, once. FNN_ENOMEM: as before. */
+fnn_status fnn_model_net(fnn_model *model, fnn_net **net, fnn_detail *detail);
+fnn_contents fnn_model_contents(const fnn_model *model);
+size_t fnn_model_attachment_count(const fnn_model *model);
+fnn_attachment fnn_model_attachment(const fnn_model *model, size_t index);
+/* CRC-32 as of zlib, of these bytes after those that gave `crc` (0: none). */
+uint32_t fnn_crc32(uint32_t crc, const void *bytes, size_t size);
+
+void fnn_net_set_link(fnn_net *net, fnn_link link);
 
 #endif

@@ -1,4 +1,5 @@
 /* Initial weights, shuffles, and the check of the features. */
+#include <math.h>
 #include <string.h>
 
 #include "net.h"
@@ -51,6 +52,88 @@ fnn_status fnn_net_draw(fnn_net *net, size_t index, fnn_draw draw, double a)
     if (draw == FNN_DRAW_ORTHOGONAL)
         return draw_orthogonal(net, tensor, a, &random);
     draw_rows(net, tensor, draw, a, &random);
+    return FNN_OK;
+}
+
+/* ---- initial weights as the layers ask for them ---- */
+
+typedef struct distribution {
+    fnn_draw draw;
+    double gain; /* variance * fan */
+    enum { FAN_IN, FAN_AVERAGE } fan;
+} distribution;
+
+/* Of those whose variance follows from the shape. */
+static const distribution distributions[] = {
+    [FNN_FAN_IN_UNIFORM] = {FNN_DRAW_UNIFORM, 1.0 / 3, FAN_IN},
+    [FNN_LECUN_UNIFORM] = {FNN_DRAW_UNIFORM, 1, FAN_IN},
+    [FNN_LECUN_NORMAL] = {FNN_DRAW_NORMAL, 1, FAN_IN},
+    [FNN_XAVIER_UNIFORM] = {FNN_DRAW_UNIFORM, 1, FAN_AVERAGE},
+    [FNN_XAVIER_NORMAL] = {FNN_DRAW_NORMAL, 1, FAN_AVERAGE},
+    [FNN_HE_UNIFORM] = {FNN_DRAW_UNIFORM, 2, FAN_IN},
+    [FNN_HE_NORMAL] = {FNN_DRAW_NORMAL, 2, FAN_IN},
+};
+
+static bool relu_like(fnn_activation activation)
+{
+    return activation >= FNN_RELU && activation <= FNN_SOFTPLUS;
+}
+
+/* The activation that the outputs of a Dense layer meet first, past BatchNorm and Dropout. */
+static fnn_activation following_activation(const fnn_net *net, size_t place)
+{
+    if (net->layers[place].activation != FNN_IDENTITY)
+        return net->layers[place].activation;
+    for (size_t i = place + 1; i < net->n_layers; i++) {
+        const fnn_layer *layer = &net->layers[i];
+        if (layer->kind != FNN_BATCHNORM && layer->kind != FNN_DROPOUT)
+            return layer->kind == FNN_ACTIVATION ? layer->activation : FNN_IDENTITY;
+    }
+    return FNN_IDENTITY;
+}
+
+static fnn_status draw_weights(fnn_net *net, size_t index)
+{
+    const fnn_tensor *tensor = &net->tensors[index];
+    const fnn_layer *layer = &net->layers[tensor->layer];
+    fnn_init init = layer->init;
+    if (init == FNN_INIT_DEFAULT)
+        init = relu_like(following_activation(net, tensor->layer)) ? FNN_HE_NORMAL : FNN_XAVIER_UNIFORM;
+    switch (init) {
+    case FNN_ZEROS:
+        return fnn_net_draw(net, index, FNN_DRAW_CONSTANT, 0);
+    case FNN_CONSTANT:
+        return fnn_net_draw(net, index, FNN_DRAW_CONSTANT, layer->init_value);
+    case FNN_UNIFORM:
+        return fnn_net_draw(net, index, FNN_DRAW_UNIFORM, layer->init_value);
+    case FNN_NORMAL:
+        return fnn_net_draw(net, index, FNN_DRAW_NORMAL, layer->init_value);
+    case FNN_ORTHOGONAL:
+        return fnn_net_draw(net, index, FNN_DRAW_ORTHOGONAL, 1);
+    default: {
+        const distribution *d = &distributions[init];
+        double fan_in = (double)tensor->rows, fan_out = (double)tensor->columns;
+        double variance = d->gain / (d->fan == FAN_IN ? fan_in : (fan_in + fan_out) / 2);
+        return fnn_net_draw(net, index, d->draw, sqrt(d->draw == FNN_DRAW_UNIFORM ? 3 * variance : variance));
+    }
+    }
+}
+
+fnn_status fnn_net_initialize(fnn_net *net)
+{
+    if (!net || net->frozen)
+        return FNN_EINVAL;
+    for (size_t i = 0; i < net->n_tensors; i++) {
+        const fnn_tensor *tensor = &net->tensors[i];
+        fnn_layer_kind kind = net->layers[tensor->layer].kind;
+        const char *role = strchr(tensor->name, '.') + 1;
+        bool one = strcmp(role, "gamma") == 0 || strcmp(role, "running_var") == 0;
+        fnn_status status = FNN_OK;
+        if (kind != FNN_STANDARDIZE)
+            status = strcmp(role, "weight") == 0 ? draw_weights(net, i) : fnn_net_draw(net, i, FNN_DRAW_CONSTANT, one);
+        if (status != FNN_OK)
+            return status;
+    }
     return FNN_OK;
 }
 

@@ -94,6 +94,12 @@ typedef struct fnn_stretch {
     size_t first_chunk, n_chunks;
 } fnn_stretch;
 
+/* l1 sum |w| + l2 sum w^2 over the weights of a layer. */
+typedef struct fnn_penalty_terms {
+    double l1, l2;
+    bool proximal; /* the l1 part by soft-thresholding after the update */
+} fnn_penalty_terms;
+
 typedef struct fnn_workspace {
     size_t bytes;
     char *memory;
@@ -121,6 +127,7 @@ struct fnn_net {
     fnn_tensor *tensors;
     size_t trainable_size, arena_size; /* elements */
     char *parameters;
+    fnn_link link;
     bool frozen; /* the weights lie packed for dense_forward_packed, each matrix in its own place */
 
     /* training; allocated when first needed */
@@ -131,7 +138,7 @@ struct fnn_net {
     double *norm_partials; /* one per chunk */
     fnn_optimizer optimizer;
     fnn_clip clip;
-    fnn_penalty *penalties; /* one per layer */
+    fnn_penalty_terms *penalties; /* one per layer */
     fnn_counters counters;
     bool gradients_wanted;           /* somebody has views of them: every step stores them */
     size_t unformed_rows;            /* of the last step, where its gradients rode in the update; else 0 */
@@ -232,6 +239,13 @@ void fnn_dense_descend(const fnn_pass *pass, const fnn_node *node, double rate, 
 /* Elements [begin, end) of the gradient from the partials, added in the chunks' order; counted from the start of W. */
 void fnn_dense_add_partials(const fnn_pass *pass, void *sum, const fnn_node *node, size_t begin, size_t end);
 
+/* ---- plan.c: fnn_net_create in two parts ---- */
+
+/* All but the parameters. */
+fnn_status fnn_plan_net(fnn_net **net, const fnn_layer *layers, size_t n_layers, size_t input_size, fnn_dtype dtype,
+                        uint64_t seed);
+fnn_status fnn_allocate_parameters(fnn_net *net); /* unless they are there */
+
 /* ---- workspace.c, step.c ---- */
 
 fnn_status fnn_prepare_gradients(fnn_net *net);
@@ -270,6 +284,10 @@ size_t fnn_failed_layer(fnn_net *net, const fnn_micro_batch *batch);
 /* ---- update.c: gradients, penalty, norm, clip and optimizer for the chunks of parameters that a thread owns ---- */
 
 fnn_status fnn_prepare_update(fnn_net *net);
+fnn_status fnn_allocate_moment(fnn_net *net, int index); /* unless it is there */
+bool fnn_valid_penalty(const fnn_penalty *penalty);
+/* Each layer's own penalty, or this one (NULL: none). */
+void fnn_resolve_penalties(fnn_net *net, const fnn_penalty *penalty);
 /* Gradients of all parameters from what forward and backward left; a barrier lies behind and must follow. */
 void fnn_form_gradients(const fnn_pass *pass);
 /* The same and the update; a barrier lies behind and must follow. False where loss, norm or a running statistic is not

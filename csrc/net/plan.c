@@ -28,11 +28,23 @@ static bool valid_activation(const fnn_layer *layer)
     return layer->activation <= FNN_SOFTMAX && isfinite(layer->alpha) && (!signed_alpha || layer->alpha >= 0);
 }
 
+static bool valid_init(const fnn_layer *layer)
+{
+    bool spread = layer->init == FNN_UNIFORM || layer->init == FNN_NORMAL;
+    return layer->init <= FNN_ORTHOGONAL && isfinite(layer->init_value) && (!spread || layer->init_value > 0);
+}
+
+bool fnn_valid_penalty(const fnn_penalty *penalty)
+{
+    return penalty->kind <= FNN_ELASTIC_NET && in_range(penalty->lam, 0, INFINITY) &&
+           in_range(penalty->beta, 0, INFINITY);
+}
+
 static bool valid_layer(const fnn_layer *layer, size_t index)
 {
     switch (layer->kind) {
     case FNN_DENSE:
-        return layer->units > 0 && valid_activation(layer);
+        return layer->units > 0 && valid_activation(layer) && valid_init(layer) && fnn_valid_penalty(&layer->penalty);
     case FNN_BATCHNORM:
         return layer->eps >= FNN_SMALLEST_EPS && isfinite(layer->eps) && in_range(layer->decay, 0, 1);
     case FNN_DROPOUT:
@@ -219,9 +231,11 @@ static void sort_tensors(fnn_net *net)
     }
 }
 
-static fnn_status allocate_parameters(fnn_net *net)
+fnn_status fnn_allocate_parameters(fnn_net *net)
 {
     size_t bytes;
+    if (net->parameters)
+        return FNN_OK;
     if (!fnn_size_multiply(&bytes, net->arena_size, net->real_size))
         return FNN_EOVERFLOW;
     net->parameters = fnn_allocate(bytes);
@@ -244,7 +258,7 @@ static fnn_status build(fnn_net *net, const fnn_layer *layers)
     if (!fnn_padded(&net->ld_inputs, net, net->inputs) || !fnn_size_multiply(&nodes, net->n_layers, 2) ||
         !fnn_size_multiply(&layer_bytes, net->n_layers, sizeof(fnn_layer)) ||
         !fnn_size_multiply(&place_bytes, net->n_layers, sizeof(size_t)) ||
-        !fnn_size_multiply(&penalty_bytes, net->n_layers, sizeof(fnn_penalty)) ||
+        !fnn_size_multiply(&penalty_bytes, net->n_layers, sizeof(fnn_penalty_terms)) ||
         !fnn_size_multiply(&node_bytes, nodes, sizeof(fnn_node)) ||
         !fnn_size_multiply(&tensor_bytes, net->n_layers, 4 * sizeof(fnn_tensor)))
         return FNN_EOVERFLOW;
@@ -257,17 +271,16 @@ static fnn_status build(fnn_net *net, const fnn_layer *layers)
     if (!net->layers || !net->layer_end || !net->layer_width || !net->penalties || !net->nodes || !net->tensors)
         return FNN_ENOMEM;
     memcpy(net->layers, layers, layer_bytes);
+    fnn_resolve_penalties(net, NULL);
     fnn_status status = build_nodes(net);
     if (status == FNN_OK)
         status = place_tensors(net);
-    if (status == FNN_OK)
-        status = allocate_parameters(net);
     sort_tensors(net);
     return status;
 }
 
-fnn_status fnn_net_create(fnn_net **result, const fnn_layer *layers, size_t n_layers, size_t input_size,
-                          fnn_dtype dtype, uint64_t seed)
+fnn_status fnn_plan_net(fnn_net **result, const fnn_layer *layers, size_t n_layers, size_t input_size, fnn_dtype dtype,
+                        uint64_t seed)
 {
     if (!result)
         return FNN_EINVAL;
@@ -300,6 +313,20 @@ fnn_status fnn_net_create(fnn_net **result, const fnn_layer *layers, size_t n_la
     }
     *result = net;
     return FNN_OK;
+}
+
+fnn_status fnn_net_create(fnn_net **result, const fnn_layer *layers, size_t n_layers, size_t input_size,
+                          fnn_dtype dtype, uint64_t seed)
+{
+    fnn_status status = fnn_plan_net(result, layers, n_layers, input_size, dtype, seed);
+    if (status != FNN_OK)
+        return status;
+    status = fnn_allocate_parameters(*result);
+    if (status != FNN_OK) {
+        fnn_net_free(*result);
+        *result = NULL;
+    }
+    return status;
 }
 
 void fnn_net_free(fnn_net *net)
@@ -368,6 +395,39 @@ size_t fnn_net_input_size(const fnn_net *net)
 size_t fnn_net_output_size(const fnn_net *net)
 {
     return net->outputs;
+}
+
+fnn_dtype fnn_net_dtype(const fnn_net *net)
+{
+    return net->dtype;
+}
+
+uint64_t fnn_net_seed(const fnn_net *net)
+{
+    return net->seed;
+}
+
+size_t fnn_net_layer_count(const fnn_net *net)
+{
+    return net->n_layers;
+}
+
+fnn_status fnn_net_layer(const fnn_net *net, size_t index, fnn_layer *layer)
+{
+    if (index >= net->n_layers)
+        return FNN_EINVAL;
+    *layer = net->layers[index];
+    return FNN_OK;
+}
+
+fnn_link fnn_net_link(const fnn_net *net)
+{
+    return net->link;
+}
+
+void fnn_net_set_link(fnn_net *net, fnn_link link)
+{
+    net->link = link;
 }
 
 size_t fnn_net_layer_width(const fnn_net *net, size_t layer)

@@ -250,6 +250,31 @@ static size_t first_dropout(const fnn_net *net)
     return i;
 }
 
+static bool workspace_bytes(size_t *bytes, const fnn_net *net, bool accumulators, int n_threads, size_t *per_thread)
+{
+    size_t per_element = BUFFERS * net->real_size + (accumulators ? 2 * sizeof(double) : 0);
+    return fnn_size_multiply(per_thread, PREDICT_ROWS * per_element, net->ld_max) &&
+           fnn_size_multiply(bytes, *per_thread, (size_t)n_threads);
+}
+
+fnn_status fnn_net_reserve(fnn_net *net, int predictors, int n_threads)
+{
+    if (!net || predictors < 1 || predictors > WORKSPACE_SLOTS || n_threads < 0 || n_threads > FNN_MAX_THREADS)
+        return FNN_EINVAL;
+    size_t bytes, per_thread;
+    if (!workspace_bytes(&bytes, net, false, n_threads ? n_threads : fnn_get_num_threads(), &per_thread))
+        return FNN_EOVERFLOW;
+    fnn_workspace *taken[WORKSPACE_SLOTS] = {NULL};
+    fnn_status status = FNN_OK;
+    for (int i = 0; i < predictors && status == FNN_OK; i++) {
+        taken[i] = take_workspace(net, bytes);
+        status = taken[i] ? FNN_OK : FNN_ENOMEM;
+    }
+    for (int i = 0; i < predictors && taken[i]; i++)
+        give_workspace(net, taken[i]);
+    return status;
+}
+
 static fnn_status run_job(predict_job *job, fnn_job function, double work_factor, bool accumulators, int asked)
 {
     fnn_net *net = job->net;
@@ -264,9 +289,8 @@ static fnn_status run_job(predict_job *job, fnn_job function, double work_factor
     job->width = job->end ? net->nodes[job->end - 1].outputs : net->inputs;
     job->ld = job->end ? net->nodes[job->end - 1].ld_outputs : net->ld_inputs;
     int n_threads = fnn_thread_count(asked, fnn_pass_work(net, job->x->rows) * work_factor, job->x->rows);
-    size_t bytes, per_element = BUFFERS * net->real_size + (accumulators ? 2 * sizeof(double) : 0);
-    if (!fnn_size_multiply(&job->bytes_per_thread, PREDICT_ROWS * per_element, net->ld_max) ||
-        !fnn_size_multiply(&bytes, job->bytes_per_thread, (size_t)n_threads))
+    size_t bytes;
+    if (!workspace_bytes(&bytes, net, accumulators, n_threads, &job->bytes_per_thread))
         return FNN_EOVERFLOW;
     fnn_workspace *workspace = take_workspace(net, bytes);
     if (!workspace)

@@ -211,27 +211,71 @@ static void report(fnn_run *run, train_job *job)
     }
 }
 
-static bool valid(const fnn_run *run)
+/* Rows and labels of a batch exist. */
+static bool valid_batch(const fnn_net *net, const fnn_run *run, size_t batch)
 {
-    return run->x && run->y && run->loss && (run->y->labels || run->y->values) &&
-           (!run->y->labels || run->loss->kind == FNN_CROSS_ENTROPY);
+    size_t begin = run->batch_starts[batch], end = run->batch_starts[batch + 1];
+    if (begin >= end || (!run->order && end > run->x->rows))
+        return false;
+    for (size_t i = begin; i < end; i++) {
+        size_t row = run->order ? (size_t)run->order[i] : i;
+        if (row >= run->x->rows || (run->y->labels && (size_t)run->y->labels[row] >= net->outputs))
+            return false;
+    }
+    return end - begin > 1 || !fnn_has_batch_statistics(net);
+}
+
+static bool valid(const fnn_net *net, const fnn_run *run)
+{
+    if (!run->x || !run->y || !run->loss || !run->batch_starts || !run->learning_rates || !run->x->data ||
+        run->x->dtype > FNN_INT64 || run->loss->kind > FNN_POISSON || (!run->y->labels && !run->y->values) ||
+        (run->y->labels && run->loss->kind != FNN_CROSS_ENTROPY))
+        return false;
+    for (size_t b = 0; b < run->n_batches; b++)
+        if (!valid_batch(net, run, b))
+            return false;
+    return true;
+}
+
+static fnn_link link_of(fnn_loss_kind loss)
+{
+    switch (loss) {
+    case FNN_CROSS_ENTROPY:
+        return FNN_LINK_SOFTMAX;
+    case FNN_BINARY_CROSS_ENTROPY:
+        return FNN_LINK_SIGMOID;
+    case FNN_POISSON:
+        return FNN_LINK_EXP;
+    case FNN_MSE:
+    case FNN_MAE:
+    case FNN_HUBER:
+        break;
+    }
+    return FNN_LINK_IDENTITY;
 }
 
 fnn_status fnn_train(fnn_net *net, fnn_run *run)
 {
+    if (!net || !run)
+        return FNN_EINVAL;
     train_job job = {.net = net,
                      .run = run,
                      .no_single = fnn_has_batch_statistics(net),
                      .most_threads = run->n_threads > 0 ? run->n_threads : fnn_get_num_threads(),
-                     .progress.counters = net->counters};
+                     .progress = {.counters = net->counters,
+                                  .loss_sum = run->loss_sum_before,
+                                  .weight_sum = run->weight_sum_before}};
     progress *p = &job.progress;
-    run->loss_sum = run->weight_sum = run->failed_loss = 0;
+    run->loss_sum = run->loss_sum_before;
+    run->weight_sum = run->weight_sum_before;
+    run->failed_loss = 0;
     run->batches_done = 0;
     run->failed_layer = SIZE_MAX;
     if (!fnn_ready(net))
         return FNN_ENOTREADY;
-    if (!valid(run))
+    if (!valid(net, run))
         return FNN_EINVAL;
+    net->link = link_of(run->loss->kind);
     p->status = prepare(&job);
     if (p->status != FNN_OK)
         return p->status;
@@ -252,4 +296,23 @@ fnn_status fnn_train(fnn_net *net, fnn_run *run)
     net->forward_rows = 0; /* a backward of one's own needs a forward of one's own */
     report(run, &job);
     return p->status;
+}
+
+fnn_status fnn_train_step(fnn_net *net, const fnn_features *x, const fnn_targets *y, const fnn_loss *loss,
+                          double learning_rate, int n_threads, double *value)
+{
+    if (!x)
+        return FNN_EINVAL;
+    const size_t starts[2] = {0, x->rows};
+    fnn_run run = {.x = x,
+                   .y = y,
+                   .loss = loss,
+                   .batch_starts = starts,
+                   .n_batches = 1,
+                   .learning_rates = &learning_rate,
+                   .n_threads = n_threads};
+    fnn_status status = fnn_train(net, &run);
+    if (value && status == FNN_OK)
+        *value = run.weight_sum > 0 ? run.loss_sum / run.weight_sum : 0;
+    return status;
 }

@@ -44,18 +44,45 @@ static void clear_moments(fnn_net *net)
             memset(net->moments[i], 0, net->trainable_size * net->real_size);
 }
 
-fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
-                             const fnn_penalty *penalties)
+static fnn_penalty_terms terms_of(const fnn_penalty *penalty)
 {
-    if (!net || !optimizer || !clip || !penalties || !valid_optimizer(optimizer) || !valid_clip(clip))
+    switch (penalty->kind) {
+    case FNN_L1:
+    case FNN_PROXIMAL_L1:
+        return (fnn_penalty_terms){.l1 = penalty->lam, .proximal = penalty->kind == FNN_PROXIMAL_L1};
+    case FNN_L2:
+        return (fnn_penalty_terms){.l2 = penalty->lam};
+    case FNN_ELASTIC_NET:
+        return (fnn_penalty_terms){.l1 = penalty->lam, .l2 = penalty->lam * penalty->beta};
+    case FNN_PENALTY_DEFAULT:
+        break;
+    }
+    return (fnn_penalty_terms){0};
+}
+
+void fnn_resolve_penalties(fnn_net *net, const fnn_penalty *penalty)
+{
+    const fnn_penalty none = {FNN_PENALTY_DEFAULT, 0, 0};
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const fnn_layer *layer = &net->layers[i];
+        const fnn_penalty *own = layer->penalty.kind != FNN_PENALTY_DEFAULT ? &layer->penalty : penalty;
+        net->penalties[i] = terms_of(layer->kind == FNN_DENSE && own ? own : &none);
+    }
+}
+
+fnn_status fnn_net_configure(fnn_net *net, const fnn_optimizer *optimizer, const fnn_clip *clip,
+                             const fnn_penalty *penalty)
+{
+    if (!net || !optimizer || !valid_optimizer(optimizer) || (clip && !valid_clip(clip)) ||
+        (penalty && !fnn_valid_penalty(penalty)))
         return FNN_EINVAL;
     if (optimizer->kind != net->optimizer.kind) {
         net->counters.updates = 0;
         clear_moments(net);
     }
     net->optimizer = *optimizer;
-    net->clip = *clip;
-    memcpy(net->penalties, penalties, net->n_layers * sizeof *penalties);
+    net->clip = clip ? *clip : (fnn_clip){.kind = FNN_CLIP_NONE};
+    fnn_resolve_penalties(net, penalty);
     return FNN_OK;
 }
 
@@ -86,7 +113,7 @@ double fnn_net_penalty(fnn_net *net)
     double sum = 0;
     for (size_t i = 0; i < net->n_tensors; i++) {
         const fnn_tensor *tensor = &net->tensors[i];
-        const fnn_penalty *penalty = &net->penalties[tensor->layer];
+        const fnn_penalty_terms *penalty = &net->penalties[tensor->layer];
         bool is_weight = net->layers[tensor->layer].kind == FNN_DENSE && strstr(tensor->name, ".weight");
         if (is_weight && (penalty->l1 != 0 || penalty->l2 != 0))
             sum += net->kernels->penalty(fnn_parameter(net, tensor->offset), penalty->l1, penalty->l2,
@@ -97,7 +124,7 @@ double fnn_net_penalty(fnn_net *net)
 
 /* ---- memory ---- */
 
-static fnn_status allocate_moment(fnn_net *net, int index)
+fnn_status fnn_allocate_moment(fnn_net *net, int index)
 {
     if (!net->moments[index])
         net->moments[index] = fnn_allocate(net->trainable_size * net->real_size);
@@ -166,9 +193,9 @@ fnn_status fnn_prepare_update(fnn_net *net)
     fnn_status status = build_stretches(net);
     bool momentum = net->optimizer.kind == FNN_ADAM || (net->optimizer.kind == FNN_SGD && net->optimizer.momentum > 0);
     if (status == FNN_OK && momentum)
-        status = allocate_moment(net, 0);
+        status = fnn_allocate_moment(net, 0);
     if (status == FNN_OK && net->optimizer.kind != FNN_SGD)
-        status = allocate_moment(net, 1);
+        status = fnn_allocate_moment(net, 1);
     return status;
 }
 
@@ -214,14 +241,14 @@ static void *gradient_at(const fnn_net *net, size_t place)
     return fnn_at(net, net->gradients, place);
 }
 
-static fnn_penalty penalty_of(const fnn_net *net, const fnn_stretch *s)
+static fnn_penalty_terms penalty_of(const fnn_net *net, const fnn_stretch *s)
 {
-    return s->role == FNN_WEIGHT ? net->penalties[s->node->layer_index] : (fnn_penalty){0};
+    return s->role == FNN_WEIGHT ? net->penalties[s->node->layer_index] : (fnn_penalty_terms){0};
 }
 
 static void partial_norms(fnn_net *net, const fnn_stretch *s, size_t begin, size_t end)
 {
-    fnn_penalty penalty = penalty_of(net, s);
+    fnn_penalty_terms penalty = penalty_of(net, s);
     double l1 = penalty.proximal ? 0 : penalty.l1;
     for (; begin < end; begin += s->chunk)
         net->norm_partials[s->first_chunk + begin / s->chunk] =
@@ -364,7 +391,7 @@ static void update_owned(fnn_net *net, fnn_update update, double squared_norm, o
         const fnn_stretch *s = &net->stretches[i];
         if (!overlap(s, own, &begin, &end))
             continue;
-        fnn_penalty penalty = penalty_of(net, s);
+        fnn_penalty_terms penalty = penalty_of(net, s);
         update.l1 = penalty.proximal ? 0 : penalty.l1;
         update.l2 = penalty.l2;
         update.proximal = penalty.proximal ? penalty.l1 : 0;
@@ -426,7 +453,7 @@ bool fnn_update_is_fused(const fnn_net *net, const fnn_micro_batch *batch)
         !bound_is_cheap(net, batch->rows))
         return false;
     for (size_t i = 0; i < net->n_stretches; i++) {
-        fnn_penalty penalty = penalty_of(net, &net->stretches[i]);
+        fnn_penalty_terms penalty = penalty_of(net, &net->stretches[i]);
         if (penalty.l1 != 0 || penalty.l2 != 0 || fnn_chunk_rows(net->stretches[i].node, batch->rows) < batch->rows)
             return false;
     }

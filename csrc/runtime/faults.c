@@ -1,5 +1,5 @@
-/* Faults on demand, for tests: the n-th allocation or thread start from now fails. They sit in front of whatever the
- * function tables held, and step aside when n is 0. */
+/* Faults on demand, for tests: the n-th allocation, thread start or I/O call from now fails. They sit in front of
+ * whatever the function tables held, and step aside when n is 0. */
 #include <errno.h>
 #include <stdatomic.h>
 
@@ -10,9 +10,11 @@ typedef struct fault {
     atomic_bool from_then_on;
 } fault;
 
-static fault memory_fault, thread_fault;
+static fault memory_fault, thread_fault, io_fault;
 static fnn_memory_functions real_memory;
 static fnn_thread_functions real_threads;
+static fnn_file_functions real_files;
+static _Atomic int io_error; /* of the failing I/O call; 0: a short write */
 
 static bool strikes(fault *f)
 {
@@ -57,4 +59,86 @@ void fnn_fail_thread_start(uint64_t n, int from_then_on)
         fnn_threads.create = faulty_create;
     }
     set_fault(&thread_fault, n, from_then_on);
+}
+
+/* ---- I/O ---- */
+
+/* Should this call fail? Then errno says why. */
+static bool fails(void)
+{
+    if (!strikes(&io_fault))
+        return false;
+    errno = atomic_load(&io_error);
+    return errno != 0;
+}
+
+static int faulty_open(const char *path, int flags, mode_t mode)
+{
+    return fails() ? -1 : real_files.open(path, flags, mode);
+}
+
+static ssize_t faulty_read(int file, void *buffer, size_t bytes)
+{
+    return fails() ? -1 : real_files.read(file, buffer, bytes);
+}
+
+static ssize_t faulty_write(int file, const void *buffer, size_t bytes)
+{
+    bool strike = strikes(&io_fault);
+    errno = strike ? atomic_load(&io_error) : 0;
+    if (errno != 0)
+        return -1;
+    return real_files.write(file, buffer, strike && bytes > 1 ? bytes / 2 : bytes);
+}
+
+static int faulty_sync(int file)
+{
+    return fails() ? -1 : real_files.sync(file);
+}
+
+static int faulty_close(int file)
+{
+    bool failure = fails();
+    int error = errno, closed = real_files.close(file);
+    if (failure)
+        errno = error;
+    return failure ? -1 : closed;
+}
+
+static int faulty_rename(const char *from, const char *to)
+{
+    return fails() ? -1 : real_files.rename(from, to);
+}
+
+static int faulty_unlink(const char *path)
+{
+    return fails() ? -1 : real_files.unlink(path);
+}
+
+static int faulty_file_status(int file, struct stat *about)
+{
+    return fails() ? -1 : real_files.file_status(file, about);
+}
+
+static int faulty_path_status(const char *path, struct stat *about)
+{
+    return fails() ? -1 : real_files.path_status(path, about);
+}
+
+void fnn_fail_io(uint64_t n, int from_then_on, int error)
+{
+    if (fnn_files.open != faulty_open) {
+        real_files = fnn_files;
+        fnn_files = (fnn_file_functions){.open = faulty_open,
+                                         .read = faulty_read,
+                                         .write = faulty_write,
+                                         .sync = faulty_sync,
+                                         .close = faulty_close,
+                                         .rename = faulty_rename,
+                                         .unlink = faulty_unlink,
+                                         .file_status = faulty_file_status,
+                                         .path_status = faulty_path_status};
+    }
+    atomic_store(&io_error, error);
+    set_fault(&io_fault, n, from_then_on);
 }

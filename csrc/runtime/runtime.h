@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "fastnn.h"
@@ -28,6 +29,8 @@ typedef struct fnn_file_functions {
     int (*close)(int file);
     int (*rename)(const char *from, const char *to);
     int (*unlink)(const char *path);
+    int (*file_status)(int file, struct stat *about);
+    int (*path_status)(const char *path, struct stat *about);
 } fnn_file_functions;
 
 typedef struct fnn_thread_functions {
@@ -99,5 +102,8 @@ int fnn_thread_failures(void);
 /* For tests: the n-th allocation (thread start) from now fails, once or from then on; n = 0 ends it. */
 void fnn_fail_allocation(uint64_t n, int from_then_on);
 void fnn_fail_thread_start(uint64_t n, int from_then_on);
+/* The same for any function of fnn_files, which fails with `error`; a write may instead take half of its bytes (error
+ * 0). close closes all the same. */
+void fnn_fail_io(uint64_t n, int from_then_on, int error);
 
 #endif

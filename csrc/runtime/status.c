@@ -22,6 +22,10 @@ const char *fnn_status_text(fnn_status status)
         return "statistics or a forward pass are missing";
     case FNN_ENOISA:
         return "the instruction set asked for is unknown, not built in, or not run by this machine";
+    case FNN_EFORMAT:
+        return "not a fastnn model file, or a damaged one";
+    case FNN_EVERSION:
+        return "a model file of a newer format: upgrade fastnn";
     }
     return "unknown status";
 }

@@ -77,6 +77,8 @@ fnn_file_functions fnn_files = {
     .close = close,
     .rename = rename,
     .unlink = unlink,
+    .file_status = fstat,
+    .path_status = stat,
 };
 
 /* ---- threads ---- */

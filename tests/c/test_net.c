@@ -59,7 +59,6 @@ static fnn_status train_epochs(fnn_net *net, int epochs, int n_threads, double *
 {
     const fnn_optimizer optimizer = {.kind = FNN_ADAM, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
     const fnn_clip clip = {.kind = FNN_CLIP_NORM, .high = 1};
-    fnn_penalty penalties[LAYERS] = {{.l2 = 1e-4}};
     const size_t starts[] = {0, 32, 64, 96};
     const double rates[] = {0.05, 0.05, 0.05};
     const fnn_loss cross_entropy = {.kind = FNN_CROSS_ENTROPY};
@@ -72,7 +71,7 @@ static fnn_status train_epochs(fnn_net *net, int epochs, int n_threads, double *
                    .n_batches = 3,
                    .learning_rates = rates,
                    .n_threads = n_threads};
-    fnn_status status = fnn_net_configure(net, &optimizer, &clip, penalties);
+    fnn_status status = fnn_net_configure(net, &optimizer, &clip, NULL);
     for (int epoch = 0; epoch < epochs && status == FNN_OK; epoch++)
         status = fnn_train(net, &run);
     *loss = run.weight_sum > 0 ? run.loss_sum / run.weight_sum : INFINITY;

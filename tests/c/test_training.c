@@ -92,9 +92,7 @@ static fnn_status train(fnn_net *net, const plan *p)
     const fnn_optimizer adam = {.kind = FNN_ADAM, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8}, sgd = {.kind = FNN_SGD};
     const fnn_clip clips[RECIPES] = {[CLIPPED] = {.kind = FNN_CLIP_NORM, .high = 0.5},
                                      [CLIPPED_BY_VALUE] = {.kind = FNN_CLIP_VALUE, .low = -1e-3, .high = 1e-3}};
-    fnn_penalty penalties[MOST_LAYERS] = {{0}};
-    for (int i = 0; i < MOST_LAYERS && p->recipe == CLIPPED; i++)
-        penalties[i] = (fnn_penalty){.l1 = 1e-3, .l2 = 1e-3};
+    const fnn_penalty elastic_net = {FNN_ELASTIC_NET, 1e-3, 1};
     const size_t starts[] = {0, p->rows, 2 * p->rows, 3 * p->rows};
     int64_t order[3 * MOST_ROWS];
     for (size_t i = 0; i < 3 * p->rows; i++)
@@ -116,7 +114,8 @@ static fnn_status train(fnn_net *net, const plan *p)
                    .micro_batch = p->micro_batch,
                    .learning_rates = rates,
                    .n_threads = p->n_threads};
-    CHECK(fnn_net_configure(net, p->recipe == DESCENT ? &sgd : &adam, &clips[p->recipe], penalties) == FNN_OK);
+    CHECK(fnn_net_configure(net, p->recipe == DESCENT ? &sgd : &adam, &clips[p->recipe],
+                            p->recipe == CLIPPED ? &elastic_net : NULL) == FNN_OK);
     return fnn_train(net, &run);
 }
 
@@ -303,12 +302,13 @@ static void test_bad_arguments(void)
     x.dtype = FNN_FLOAT32;
     x.data = NULL;
     CHECK(fnn_predict(net, out, &x, 1) == FNN_EINVAL);
-    fnn_penalty penalties[MOST_LAYERS] = {{0}};
+    fnn_penalty negative = {FNN_L2, -1, 0};
     fnn_optimizer sgd = {.kind = FNN_SGD}, rmsprop = {.kind = FNN_RMSPROP, .beta2 = 0.9};
     fnn_clip none = {.kind = FNN_CLIP_NONE}, above = {.kind = FNN_CLIP_VALUE, .low = 0.1, .high = 1};
-    CHECK(fnn_net_configure(net, &sgd, &none, penalties) == FNN_OK);
-    CHECK(fnn_net_configure(net, &sgd, &above, penalties) == FNN_EINVAL);
-    CHECK(fnn_net_configure(net, &rmsprop, &none, penalties) == FNN_EINVAL);
+    CHECK(fnn_net_configure(net, &sgd, &none, NULL) == FNN_OK);
+    CHECK(fnn_net_configure(net, &sgd, NULL, &negative) == FNN_EINVAL);
+    CHECK(fnn_net_configure(net, &sgd, &above, NULL) == FNN_EINVAL);
+    CHECK(fnn_net_configure(net, &rmsprop, &none, NULL) == FNN_EINVAL);
     fnn_net_free(net);
 }
 
