@@ -283,7 +283,7 @@ def test_nets_that_cannot_be_exported_say_why(tmp_path):
         net.parameters()[f"{place}.weight"][...] = 1e30
     with pytest.raises(ValueError, match="outputs that are not finite"):
         to_c(net, path)
-    with pytest.raises(ValueError, match=r"1e\+300 does not fit float32"):
+    with pytest.raises(ValueError, match="numbers that float32 cannot hold"):
         to_c(fn.Sequential([fn.Scale(1.0), fn.LeakyReLU(1e300)], 1), path)
     assert not path.exists()
 

@@ -15,25 +15,23 @@ def real_type(dtype: np.dtype[Any]) -> str:
 def literal(value: Any, dtype: np.dtype[Any]) -> str:
     """A number as a C constant of the element type, or ValueError where it is infinite there."""
     with np.errstate(over="ignore"):
-        rounded = dtype.type(value)
-    if not np.isfinite(rounded):
-        raise ValueError(f"net cannot be exported: {value} does not fit {dtype}.")
-    if rounded == 0 or 1e-3 <= abs(rounded) < 1e6:
-        digits = np.format_float_positional(rounded, unique=True, trim="0")
-    else:
-        digits = np.format_float_scientific(rounded, unique=True, trim="0", exp_digits=1).replace("e+", "e")
-    return digits + ("f" if dtype == np.float32 else "")
+        rounded = np.array([value]).astype(dtype)
+    return _literals(rounded)[0]
 
 
 def array(name: str, values: Any, dtype: np.dtype[Any]) -> str:
     """A static const array of the values in memory order."""
     flat = np.asarray(values, dtype=dtype).reshape(-1)
-    lines = [
-        f"static const {real_type(dtype)} {name}[{flat.size}] = {{",
-        *_filled(literal(value, dtype) for value in flat),
-        "};",
-    ]
+    lines = [f"static const {real_type(dtype)} {name}[{flat.size}] = {{", *_filled(_literals(flat)), "};"]
     return "\n".join(lines) + "\n"
+
+
+def _literals(values: np.ndarray[Any, Any]) -> list[str]:
+    if not np.isfinite(values).all():
+        raise ValueError(f"net has numbers that {values.dtype} cannot hold: it cannot be exported.")
+    suffix = "f" if values.dtype == np.float32 else ""
+    with np.printoptions(legacy=False):  # the user's may round
+        return [str(value) + suffix for value in values]
 
 
 def _filled(words: Iterable[str]) -> list[str]:
