@@ -46,7 +46,7 @@ def test_wheel_is_small_and_complete(wheel):
     assert wheel.stat().st_size <= 1_000_000
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for wanted in ("fastnn/py.typed", "fastnn/_core.pyi", "fastnn/datasets/digits.npz"):
+    for wanted in ("fastnn/py.typed", "fastnn/_core.pyi", "fastnn/datasets/digits.npz", "fastnn/export/c.py"):
         assert wanted in names
     assert [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".o"))] == []
     assert any(name.startswith("fastnn/_core.") and name.endswith(".so") for name in names)
