@@ -1,4 +1,4 @@
-"""The command line: ``fastnn train digits``, ``fastnn train data.npz``, ``fastnn export MODEL --to c``, ``fastnn config``.
+"""The command line: ``fastnn train digits``, ``fastnn train data.npz``, ``fastnn export MODEL --to c``, ``config``.
 
 Exit codes: 0 done, 1 training or saving failed or nobody reads the output any more, 2 wrong usage or unusable data, 130
 interrupted.
@@ -192,7 +192,7 @@ def export(options: argparse.Namespace) -> None:
 
     net = fn.load(options.model)
     path = options.out or Path(Path(options.model).stem).with_suffix(f".{options.to}")
-    written = to_c(net, path) if options.to == "c" else [to_onnx(net, path)]
+    written = to_c(net, path) if options.to == "c" else (to_onnx(net, path),)
     print("written: " + ", ".join(map(str, written)))
 
 

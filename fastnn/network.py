@@ -76,7 +76,7 @@ class Sequential:
         layers = [from_record(record) for record in engine.layers()]
         if engine.layers()[0]["given"]:
             views = net.parameters()
-            layers[0] = Standardize(views["0.mean"], views["0.scale"])
+            layers[0] = Standardize(views["0.mean"].tolist(), views["0.scale"].tolist())
         net.layers = tuple(layers)
         net._attachments = {name: a for name, a in attachments.items() if name.startswith(_ATTACHED_TO_MODELS)}
         return net

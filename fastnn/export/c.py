@@ -6,7 +6,6 @@ in place, except that a first one reads the caller's features. The last buffer i
 
 import os
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import fastnn as fn
-from fastnn._declare import instance
 
+from .common import checked_parameters, replace_file
 from .elementary import functions
 from .literals import LINE_LENGTH, array, literal, real_type
 
@@ -78,14 +77,13 @@ def to_c(net: fn.Sequential, path: str | os.PathLike[str], name: str | None = No
     UserWarning
         Naming each BatchNorm that stays a layer of its own, because no Dense layer is next to it.
     """
-    instance("net", net, fn.Sequential, "a fastnn.Sequential")
+    checked_parameters(net)
     source = _source_path(path)
     prefix = _prefix(source, name)
-    _check_parameters(net)
     writer = _Writer(net, prefix)
     header = source.with_suffix(".h")
-    _replace(header, writer.header())
-    _replace(source, writer.source(header.name))
+    replace_file(header, writer.header().encode())
+    replace_file(source, writer.source(header.name).encode())
     return source, header
 
 
@@ -111,17 +109,6 @@ def _prefix(source: Path, name: Any) -> str:
             raise ValueError(f"name must be given where the file's own, {prefix!r}, is not {allowed}.")
         raise ValueError(f"name must be {allowed}, got {name!r}.")
     return prefix
-
-
-def _check_parameters(net: fn.Sequential) -> None:
-    for name, values in net.parameters().items():
-        if name == "0.scale" and not values.all():
-            raise ValueError(
-                "Standardize() has no statistics yet: train the net first (the first fit computes them), or give mean "
-                "and scale."
-            )
-        if not np.isfinite(values).all():
-            raise ValueError(f"net has NaN or infinity among its parameters: {name}.")
 
 
 # ---- the steps of a prediction ----
@@ -421,15 +408,3 @@ int main(void)
 }
 #endif
 """
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that another process sees the old one or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(partial, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

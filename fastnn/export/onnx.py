@@ -2,14 +2,16 @@
 
 import math
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import fastnn as fn
+
+from .common import checked_parameters, replace_file
 
 __all__ = ["to_onnx"]
 
@@ -22,7 +24,7 @@ SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805
 Array = np.ndarray[Any, Any]
 
 
-def to_onnx(net: fn.Sequential, path: "str | os.PathLike[str]") -> None:
+def to_onnx(net: fn.Sequential, path: str | os.PathLike[str]) -> Path:
     """Write a net as an ONNX model that computes `net.predict`; needs onnx.
 
     The graph is the net as it is: BatchNorm as BatchNormalization with its running statistics, Dropout left out
@@ -34,6 +36,11 @@ def to_onnx(net: fn.Sequential, path: "str | os.PathLike[str]") -> None:
     net : Sequential
     path : str or path-like
         Written beside and renamed, so that an error leaves no half file and no other one damaged.
+
+    Returns
+    -------
+    pathlib.Path
+        The file written.
 
     Notes
     -----
@@ -49,7 +56,7 @@ def to_onnx(net: fn.Sequential, path: "str | os.PathLike[str]") -> None:
     TypeError
         `net` is no Sequential.
     ValueError
-        A Standardize layer has no statistics yet, or the parameters exceed the 2 GB of an ONNX file.
+        A Standardize layer has no statistics yet, a parameter is not finite, or all exceed the 2 GB of an ONNX file.
     OSError
         The file cannot be written.
     """
@@ -57,38 +64,21 @@ def to_onnx(net: fn.Sequential, path: "str | os.PathLike[str]") -> None:
         import onnx  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise ImportError("to_onnx needs onnx, which is not installed: pip install 'fastnn-cpu[onnx]'.") from None
-    if not isinstance(net, fn.Sequential):
-        raise TypeError(f"net must be a fastnn.Sequential, got {net!r} of type {type(net).__name__}.")
-    path = os.fspath(path)
-    parameters = net.parameters()
-    _check(net, parameters)
+    parameters = checked_parameters(net)
+    _check_size(parameters)
     graph = _Graph(parameters, net.dtype)
     graph.chain(net.layers)
     model = graph.model(onnx, net)
     onnx.checker.check_model(model, full_check=True)
-    _write(path, model.SerializeToString())
+    file = Path(path)
+    replace_file(file, model.SerializeToString())
+    return file
 
 
-def _check(net: fn.Sequential, parameters: dict[str, Array]) -> None:
-    if isinstance(net.layers[0], fn.Standardize) and not parameters["0.scale"].all():
-        raise ValueError("Standardize() has no statistics yet: train the net first, or give mean and scale.")
+def _check_size(parameters: dict[str, Array]) -> None:
     size = sum(value.nbytes for value in parameters.values())
     if size > LARGEST_FILE:
         raise ValueError(f"the parameters have {size:,} bytes; an ONNX file holds at most {LARGEST_FILE:,}.")
-
-
-def _write(path: str, content: bytes) -> None:
-    partial = f"{path}.{os.getpid()}-{threading.get_ident()}.partial"
-    try:
-        with open(partial, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.unlink(partial)
-        raise
 
 
 class _Graph:
