@@ -78,6 +78,7 @@ class Sequential:
             views = net.parameters()
             layers[0] = Standardize(views["0.mean"].tolist(), views["0.scale"].tolist())
         net.layers = tuple(layers)
+        engine.ready = not isinstance(layers[0], Standardize)  # else the first use looks whether it has statistics
         net._attachments = {name: a for name, a in attachments.items() if name.startswith(_ATTACHED_TO_MODELS)}
         return net
 
