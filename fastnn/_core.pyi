@@ -100,6 +100,8 @@ class Engine:
     def apply_gradients(self, learning_rate: float, n_threads: int = 0) -> tuple[bool, float]:
         """(finite, squared norm); not finite: nothing was changed."""
     def reset(self) -> None: ...
+    def copy_state(self, other: Engine) -> None:
+        """Parameters, moments, counters and link of an engine of the same layers, into the memory of this one."""
     def fused_output(self, loss: str) -> str:
         """ "softmax", "sigmoid" or "identity": the final activation that the loss works before."""
     def penalty(self) -> float: ...

@@ -591,6 +591,13 @@ cdef class Engine:
         fnn_net_reset(self.net)
         self.end_fit()
 
+    def copy_state(self, Engine other):
+        self.begin_fit()
+        try:
+            _check(fnn_net_copy_state(self.net, other.net))
+        finally:
+            self.end_fit()
+
     def fused_output(self, str loss):
         return _name_of(_ACTIVATIONS, fnn_net_fused_output(self.net, _LOSSES[loss]))
 

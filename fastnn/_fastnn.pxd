@@ -247,6 +247,7 @@ cdef extern from "fnn_internal.h" nogil:
     fnn_counters fnn_net_counters(const fnn_net *net)
     void fnn_net_set_counters(fnn_net *net, fnn_counters counters)
     void fnn_net_reset(fnn_net *net)
+    fnn_status fnn_net_copy_state(fnn_net *to, const fnn_net *from_)
     fnn_activation fnn_net_fused_output(const fnn_net *net, fnn_loss_kind loss)
     double fnn_net_penalty(fnn_net *net)
     void fnn_set_work_per_thread(double work)

@@ -38,6 +38,9 @@ fnn_counters fnn_net_counters(const fnn_net *net);
 void fnn_net_set_counters(fnn_net *net, fnn_counters counters);
 /* Counters 0, moments 0: as before the first step. */
 void fnn_net_reset(fnn_net *net);
+/* Parameters, moments, counters and link of a net of the same layers. FNN_EINVAL: the arenas differ, or one is frozen;
+ * FNN_ENOMEM: as before. */
+fnn_status fnn_net_copy_state(fnn_net *to, const fnn_net *from);
 
 /* The final activation that this loss works on the input of (SOFTMAX with cross-entropy, SIGMOID with binary
  * cross-entropy), else IDENTITY. */

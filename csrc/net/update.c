@@ -131,6 +131,27 @@ fnn_status fnn_allocate_moment(fnn_net *net, int index)
     return net->moments[index] ? FNN_OK : FNN_ENOMEM;
 }
 
+fnn_status fnn_net_copy_state(fnn_net *to, const fnn_net *from)
+{
+    if (to->frozen || from->frozen || to->dtype != from->dtype || to->trainable_size != from->trainable_size ||
+        to->arena_size != from->arena_size)
+        return FNN_EINVAL;
+    size_t bytes = to->trainable_size * to->real_size;
+    for (int i = 0; i < 2; i++)
+        if (from->moments[i] && fnn_allocate_moment(to, i) != FNN_OK)
+            return FNN_ENOMEM;
+    memcpy(to->parameters, from->parameters, to->arena_size * to->real_size);
+    clear_moments(to);
+    for (int i = 0; i < 2; i++)
+        if (from->moments[i])
+            memcpy(to->moments[i], from->moments[i], bytes);
+    to->counters = from->counters;
+    to->link = from->link;
+    to->statistics_pending = false;
+    to->forward_rows = 0;
+    return FNN_OK;
+}
+
 /* The node whose parameters begin at `offset` of the arena. */
 static const fnn_node *node_at(const fnn_net *net, size_t offset)
 {
