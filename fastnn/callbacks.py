@@ -9,15 +9,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from ._declare import boolean, choice, integer, number
-from .history import Best, direction
+from .history import Best, History, direction
 
 __all__ = ["CSVLogger", "Callback", "EarlyStopping", "ReduceLROnPlateau"]
 
 Logs = Mapping[str, float]
+Array = np.ndarray[Any, Any]
 
 
 class _Net(Protocol):
-    def parameters(self, trainable: bool | None = None) -> dict[str, np.ndarray[Any, Any]]: ...
+    def parameters(self, trainable: bool | None = None) -> dict[str, Array]: ...
 
 
 class Host(Protocol):
@@ -31,11 +32,16 @@ class Host(Protocol):
     def log_names(self) -> Collection[str]: ...
     @property
     def failed(self) -> bool: ...
+    @property
+    def history(self) -> History: ...
     def request_stop(self, reason: str = ...) -> None: ...
 
 
 class Callback:
     """Base of the callbacks; a plain function ``f(epoch, logs)`` will do where only the end of an epoch matters.
+
+    A callback that remembers something from epoch to epoch, and changes the training by it, defines `state_dict` and
+    `load_state_dict`: then a resumed fit goes on as if it had never stopped.
 
     Attributes
     ----------
@@ -46,7 +52,9 @@ class Callback:
     trainer: Host
 
     def on_fit_begin(self) -> None:
-        """Before the first epoch; an error here ends the fit, and only callbacks that began will end."""
+        """Before the first epoch; an error here ends the fit, and only callbacks that began will end. In a resumed fit
+        ``trainer.history`` holds the earlier epochs.
+        """
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """After each epoch, counted from 0; `logs` has the epoch's entry of every column of the history, as a dict of
@@ -61,6 +69,19 @@ class Callback:
     def request_stop(self, reason: str = "request_stop()") -> None:
         """End the fit after this epoch."""
         self.trainer.request_stop(reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this callback, by name: numbers, strings, None, lists and dicts of them, and NumPy
+        arrays. It is asked for after `on_epoch_end`, and at steps inside an epoch.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over such a state, right after `on_fit_begin` of a resumed fit."""
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same in a resumed fit."""
+        return {}
 
 
 class _Function(Callback):
@@ -111,6 +132,16 @@ class _Monitor(Callback):
         self._best = Best(self.mode, self.min_delta)
         self._wait = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_value": self._best.value, "best_epoch": self._best.epoch, "wait": self._wait}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best.load(state["best_value"], state["best_epoch"])
+        self._wait = integer("wait", state["wait"], 0)
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("monitor", "mode", "min_delta", "patience")}
+
 
 class EarlyStopping(_Monitor):
     """Stop when `monitor` has not improved for `patience` epochs.
@@ -143,7 +174,7 @@ class EarlyStopping(_Monitor):
 
     def on_fit_begin(self) -> None:
         super().on_fit_begin()
-        self._parameters: dict[str, np.ndarray[Any, Any]] = {}
+        self._parameters: dict[str, Array] = {}
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if self._best.update(epoch, logs[self.monitor]):
@@ -152,8 +183,26 @@ class EarlyStopping(_Monitor):
                 self._parameters = {name: view.copy() for name, view in self.trainer.net.parameters().items()}
             return
         self._wait += 1
-        if self._wait >= self.patience:
+        self._stop_if_due()
+
+    def _stop_if_due(self) -> None:
+        if 0 < self._wait >= self.patience:
             self.request_stop(f"{self.monitor} has not improved for {self._wait} epoch(s)")
+
+    def state_dict(self) -> dict[str, Any]:
+        best = {f"best.{name}": values for name, values in self._parameters.items()}
+        return {**super().state_dict(), **best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._parameters = {}
+        if self.restore_best and self._best.epoch is not None:
+            views = self.trainer.net.parameters()
+            self._parameters = {name: _like(view, f"best.{name}", state) for name, view in views.items()}
+        self._stop_if_due()
+
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "restore_best": self.restore_best}
 
     def on_fit_end(self) -> None:
         if not self.trainer.failed:
@@ -161,6 +210,16 @@ class EarlyStopping(_Monitor):
             for name, best in self._parameters.items():
                 views[name][...] = best
         self._parameters = {}
+
+
+def _like(view: Array, name: str, state: dict[str, Any]) -> Array:
+    """The state's array `name`, which must suit this parameter."""
+    array = state[name]
+    if not isinstance(array, np.ndarray) or array.dtype != view.dtype or array.shape != view.shape:
+        raise ValueError(f"{name} must be an array of shape {view.shape} and dtype {view.dtype}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has a value that is not finite.")
+    return array
 
 
 class ReduceLROnPlateau(_Monitor):
@@ -210,6 +269,16 @@ class ReduceLROnPlateau(_Monitor):
             self.trainer.lr_factor *= max(self.factor, self.min_lr / logs["lr"])
             self._cooling, self._wait = self.cooldown, 0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "cooling": self._cooling}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._cooling = integer("cooling", state["cooling"], 0)
+
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "factor": self.factor, "cooldown": self.cooldown, "min_lr": self.min_lr}
+
 
 class CSVLogger(Callback):
     """Write the history to a file, one line per epoch, flushed as it goes.
@@ -217,7 +286,7 @@ class CSVLogger(Callback):
     Parameters
     ----------
     path : str or path-like
-        Opened, and an old file emptied, when the fit begins.
+        Opened, and an old file emptied, when the fit begins; a resumed fit writes the earlier epochs' lines again.
     """
 
     def __init__(self, path: "str | os.PathLike[str]") -> None:
@@ -229,6 +298,9 @@ class CSVLogger(Callback):
         self._file = open(self.path, "w", newline="")  # noqa: SIM115 (closed by on_fit_end)
         self._writer = csv.writer(self._file)
         self._writer.writerow(["epoch", *self.trainer.log_names])
+        earlier = zip(*self.trainer.history.values(), strict=True)
+        self._writer.writerows([epoch, *row] for epoch, row in enumerate(earlier))
+        self._file.flush()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         self._writer.writerow([epoch, *logs.values()])
@@ -263,7 +335,7 @@ class ProgressBar(Callback):
         self._epochs, self._tqdm = epochs, tqdm
 
     def on_fit_begin(self) -> None:
-        self._bar = self._tqdm(total=self._epochs, unit="epoch")
+        self._bar = self._tqdm(total=self._epochs, initial=self.trainer.history.epochs, unit="epoch")
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         self._bar.set_postfix(_shown(logs), refresh=False)

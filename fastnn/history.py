@@ -1,7 +1,7 @@
 """What a fit has recorded, epoch by epoch."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from . import metrics
@@ -39,6 +39,13 @@ class Best:
         if better:
             self.value, self.epoch = value, epoch
         return better
+
+    def load(self, value: Any, epoch: Any) -> None:
+        """Go on from what `value` and `epoch` of another one were."""
+        none = value is None and epoch is None
+        if not none and (not isinstance(value, float) or value != value or type(epoch) is not int or epoch < 0):
+            raise ValueError(f"the best value and its epoch cannot be {value!r} and {epoch!r}.")
+        self.value, self.epoch = value, epoch
 
 
 class History(Mapping[str, list[float]]):
@@ -89,6 +96,11 @@ class History(Mapping[str, list[float]]):
     def append(self, logs: Mapping[str, float]) -> None:
         for name, value in logs.items():
             self._columns.setdefault(name, []).append(value)
+
+    def extend(self, columns: Mapping[str, Sequence[float]]) -> None:
+        """Append the epochs of other columns of the same names."""
+        for name, values in columns.items():
+            self._columns.setdefault(name, []).extend(values)
 
     def plot(self, path: "str | os.PathLike[str] | None" = None) -> Any:
         """Curves of the loss and of each metric, training and validation together; needs matplotlib.

@@ -326,8 +326,8 @@ def test_a_line_per_epoch(capsys):
 
 def test_a_bar_where_tqdm_is_installed_and_a_terminal_listens(monkeypatch):
     class Bar:
-        def __init__(self, total, unit):
-            self.total, self.count, self.closed = total, 0, False
+        def __init__(self, total, initial, unit):
+            self.total, self.count, self.closed = total, initial, False
 
         def set_postfix(self, values, refresh):
             self.values = values
