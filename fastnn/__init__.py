@@ -3,6 +3,7 @@
 from . import initializers, losses, metrics, schedules
 from ._core import version as _version
 from .callbacks import Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
+from .checkpoint import Checkpoint
 from .clipping import ClipNorm, ClipValue
 from .config import get_num_threads, set_num_threads, show_config
 from .convert import from_onnx, from_sklearn, from_torch
@@ -45,6 +46,7 @@ __all__ = [
     "BatchNorm",
     "CSVLogger",
     "Callback",
+    "Checkpoint",
     "ClipNorm",
     "ClipValue",
     "Dense",

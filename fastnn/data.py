@@ -309,6 +309,24 @@ def batch_starts(n: int, batch_size: int, join_single_row: bool) -> Array:
     return starts
 
 
+# ---- identity ----
+
+
+def crc(array: Array, before: int = 0) -> int:
+    """CRC-32 of the elements in C order, after those that gave `before`."""
+    return _core.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), before)
+
+
+def crc_of_some_rows(x: Array, most: int = 1024) -> int:
+    """CRC-32 of rows all over `x`, the first and the last among them."""
+    count = min(len(x), most)
+    chosen = np.arange(count) * (len(x) - 1) // max(count - 1, 1)
+    value = 0
+    for rows in chunks(chosen[:, np.newaxis], x.shape[1]):
+        value = crc(x[chosen[rows]], value)
+    return value
+
+
 # ---- statistics of columns ----
 
 

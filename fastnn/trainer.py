@@ -1,5 +1,6 @@
 """Training: epochs of batches through the engine, and what stands around them."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -7,17 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, callbacks, data, losses, metrics, optimizers, schedules
+from . import _core, callbacks, checkpoint, data, losses, metrics, optimizers, schedules, snapshot
 from ._declare import LARGEST_SIZE, Declaration, boolean, instance, integer, threads, warn
+from .callbacks import Callback
+from .checkpoint import Checkpoint
 from .clipping import Clipping
 from .config import tell_refused_threads
 from .data import Targets
-from .errors import DivergenceError
+from .errors import DivergenceError, ModelFileError
 from .history import History
 from .losses import Loss, OwnLoss
 from .network import Sequential
 from .optimizers import Adam
 from .regularizers import Regularizer
+from .snapshot import Counters, Place, Saved, State
 
 __all__ = ["Trainer"]
 
@@ -43,12 +47,53 @@ class _Failure(Declaration):
 
 
 class _Epoch(Declaration):
-    """What a stretch of batches came to."""
+    """What a stretch of batches came to; the sums with those of the batches before it."""
 
     loss_sum: float
     weight_sum: float
     batches_done: int
     failure: _Failure | None = None
+
+
+class _Fit(Declaration):
+    """The checked arguments of a call of `fit`.
+
+    Attributes
+    ----------
+    samples, training : _Samples
+        The same rows; `training` with class weights.
+    starts : ndarray
+        Of the batches, and the end of the last one.
+    callbacks : list of Callback
+        Without the checkpoints.
+    """
+
+    epochs: int
+    samples: _Samples
+    training: _Samples
+    validation: _Samples | None
+    starts: Array
+    shuffle: bool
+    callbacks: list[Callback]
+    checkpoints: list[Checkpoint]
+
+    @property
+    def n_batches(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def stateful(self) -> list[Callback]:
+        return [callback for callback in self.callbacks if snapshot.has_state(callback)]
+
+    def identity(self) -> dict[str, str]:
+        """What must be the same in the fit that resumes this one."""
+        parts = [("", self.training), ("validation ", self.validation)]
+        texts = {"shuffle": str(self.shuffle)}
+        for prefix, part in parts:
+            if part is not None:
+                texts |= snapshot.identify(prefix, part.x, part.targets.y, part.weights)
+        stateful = enumerate(map(snapshot.describe_callback, self.stateful))
+        return texts | {f"callback {place} with a state": text for place, text in stateful}
 
 
 class Trainer:
@@ -130,6 +175,11 @@ class Trainer:
         self._fitting = False
         self._stop: str | None = None
         self._settings = object()
+        self._run_id = snapshot.new_run()
+        self._fit: _Fit | None = None  # under way
+        self._identity: dict[str, str] = {}  # of that fit, if checkpoints are kept
+        self._place = Place()  # of that fit
+        self._resumed: tuple[Saved, tuple[int, ...]] | None = None  # what the next fit goes on from, and where
         net._engine.reset()
 
     def __repr__(self) -> str:
@@ -170,7 +220,7 @@ class Trainer:
             cross_entropy: integer labels (n,), or rows of probabilities (n, outputs). binary_cross_entropy: values in
             [0, 1]. The others: values. (n,) will do for one output, else (n, outputs).
         epochs : int
-            >= 1.
+            >= 1. After `resume`: in all, with those that the interrupted call finished.
         validation_data : (x, y) or (x, y, sample_weight), optional
         validation_split : float
             In [0, 1): the last share of the rows, taken before shuffling, validates instead.
@@ -192,7 +242,7 @@ class Trainer:
         Raises
         ------
         ValueError, TypeError
-            Naming the argument.
+            Naming the argument; or after `resume` listing what is not as in the interrupted call.
         DivergenceError
             Loss or gradient became non-finite; the weights are those before that step.
         RuntimeError
@@ -215,20 +265,31 @@ class Trainer:
             chosen = _resolve_callbacks(callbacks)
             if integer("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0, 1):
                 chosen.insert(0, _progress(epochs))
-            self._begin(chosen, validation is not None, len(starts) - 1)
-            self._call(chosen, lambda: self._train(epochs, samples, training, validation, starts, shuffle, chosen))
+            checkpoints = [callback for callback in chosen if isinstance(callback, Checkpoint)]
+            others = [callback for callback in chosen if not isinstance(callback, Checkpoint)]
+            fit = _Fit(epochs, samples, training, validation, starts, shuffle, others, checkpoints)
+            identity = fit.identity() if checkpoints or self._resumed else {}
+            saved = self._require_resumable(fit, identity)
+            ends.callback(self._end)
+            self._begin(fit, identity, saved)
+            self._call(fit, saved)
         tell_refused_threads()
         return self.history
 
-    def _call(self, chosen: list[callbacks.Callback], train: Callable[[], None]) -> None:
+    def _call(self, fit: _Fit, saved: Saved | None) -> None:
         """Train between the callbacks' begin and end; those that began all end, in their order."""
-        first, begun = self._step, []
+        first = self._step - self._place.epoch * fit.n_batches - self._place.batch
+        begun: list[Callback] = []
         try:
-            for callback in chosen:
+            # Checkpoints first: they may refuse, and others empty their files.
+            for callback in [*fit.checkpoints, *fit.callbacks]:
                 callback.trainer = self
                 callback.on_fit_begin()
                 begun.append(callback)
-            train()
+            if saved is not None:
+                self._load_callbacks(fit, saved)
+            self._resumed = None
+            self._train(fit)
         except BaseException as error:
             self.failed = True
             self.history.stopped_because = type(error).__name__
@@ -299,58 +360,235 @@ class Trainer:
             size = n
         return data.batch_starts(n, size, self.net._normalizes)
 
-    def _begin(self, chosen: list[callbacks.Callback], validates: bool, n_batches: int) -> None:
-        """A fresh history, and the names of its columns for the callbacks."""
-        watch = next((callback for callback in chosen if isinstance(callback, callbacks.EarlyStopping)), None)
+    def _begin(self, fit: _Fit, identity: dict[str, str], saved: Saved | None) -> None:
+        """A fresh history, or that of the fit that is resumed, and the names of its columns for the callbacks."""
+        watches = (callback for callback in fit.callbacks if isinstance(callback, callbacks.EarlyStopping))
+        watch = next(watches, None)
         self.history = History(watch.monitor, watch.mode, watch.min_delta) if watch else History()
-        validation = [f"val_{name}" for name in ("loss", *self.metrics)] if validates else []
-        self.log_names = ["loss", "penalty", *self.metrics, *validation, "lr", "seconds"]
+        self.log_names = self._columns(fit)
         self.failed, self._stop = False, None
+        self._fit, self._identity, self._place = fit, identity, Place()
+        if saved is not None:
+            self.history.extend(saved.state.history)
+            self._place = saved.state.place
+            return
         if self._steps_per_epoch is not None:
-            self._shift = (self._step + self._shift) * n_batches / self._steps_per_epoch - self._step
-        self._steps_per_epoch = n_batches
+            self._shift = (self._step + self._shift) * fit.n_batches / self._steps_per_epoch - self._step
+        self._steps_per_epoch = fit.n_batches
 
-    def _train(
-        self,
-        epochs: int,
-        samples: _Samples,
-        training: _Samples,
-        validation: _Samples | None,
-        starts: Array,
-        shuffle: bool,
-        chosen: list[callbacks.Callback],
-    ) -> None:
-        """The epochs; `samples` are those of `training` without class weights."""
-        self.net._fit_standardize(samples.x, samples.weights)
-        n = len(training.x)
-        outputs = np.empty((n, self.net.output_size), self.net.dtype) if self.metrics else None
-        for epoch in range(epochs):
-            if self._stop is not None:
-                break
-            began = time.perf_counter()
+    def _columns(self, fit: _Fit) -> list[str]:
+        """Of the history of this fit."""
+        validation = [f"val_{name}" for name in ("loss", *self.metrics)] if fit.validation is not None else []
+        return ["loss", "penalty", *self.metrics, *validation, "lr", "seconds"]
+
+    def _end(self) -> None:
+        """Let go of the data of the fit."""
+        self._fit, self._place = None, Place()
+
+    def _train(self, fit: _Fit) -> None:
+        """The epochs, or what is left of them."""
+        self.net._fit_standardize(fit.samples.x, fit.samples.weights)
+        outputs = np.zeros((len(fit.training.x), self.net.output_size), self.net.dtype) if self.metrics else None
+        if outputs is not None and self._place.outputs is not None:
+            outputs[: len(self._place.outputs)] = self._place.outputs
+        while self._place.epoch < fit.epochs and self._stop is None:
+            place = self._place
+            began = time.perf_counter() - place.seconds
             self._configure()
-            order = _core.permutation(n, self.net.seed, self._epoch) if shuffle else None
-            rates = self._rates(len(starts) - 1)
-            result = self._run(training, starts, rates, order, outputs, lambda: self._stop is not None)
-            if result.failure is not None:
-                raise self._divergence(result.failure, epoch, result.batches_done, rates[result.batches_done])
-            if result.batches_done < len(starts) - 1:
+            order = _core.permutation(len(fit.training.x), self.net.seed, self._epoch) if fit.shuffle else None
+            rates = self._rates(fit.n_batches, self._step - place.batch)
+            self._run_epoch(fit, order, rates, outputs, began)
+            if place.batch < fit.n_batches:
                 break
             self._epoch += 1
-            logs = {"loss": result.loss_sum / result.weight_sum, "penalty": self.net._engine.penalty()}
+            logs = {"loss": place.loss_sum / place.weight_sum, "penalty": self.net._engine.penalty()}
             if outputs is not None:
-                trained = _trained_positions(training, starts, order)
-                y = training.targets.y if order is None else training.targets.y[order]
+                trained = _trained_positions(fit.training, fit.starts, order)
+                y = fit.training.targets.y if order is None else fit.training.targets.y[order]
                 logs |= self.net._measure(outputs[trained], y[trained], self.loss, self.metrics)
-            if validation is not None:
-                parts = (validation.x, validation.targets, validation.weights)
+            if fit.validation is not None:
+                parts = (fit.validation.x, fit.validation.targets, fit.validation.weights)
                 scores = self.net._scores(*parts, self.loss, self.metrics, self._threads)
                 logs |= {f"val_{name}": value for name, value in scores.items()}
             logs |= {"lr": float(rates[-1]), "seconds": time.perf_counter() - began}
-            self.history.append(logs)
-            for callback in chosen:
-                callback.on_epoch_end(epoch, dict(logs))
-        self.history.stopped_because = self._stop or f"all {epochs} epochs finished"
+            self._finish_epoch(fit, logs)
+        self.history.stopped_because = self._stop or f"all {fit.epochs} epochs finished"
+
+    def _run_epoch(self, fit: _Fit, order: Array | None, rates: Array, outputs: Array | None, began: float) -> None:
+        """The batches of an epoch from `_place` on, in stretches that end where a checkpoint is due."""
+        place, starts = self._place, fit.starts
+        while place.batch < fit.n_batches:
+            due = [callback.steps_until_due(self._step) for callback in fit.checkpoints]
+            end = min([fit.n_batches, *(place.batch + steps for steps in due if steps is not None)])
+            part = None if outputs is None else outputs[starts[place.batch] : starts[end]]
+            result = self._run(
+                fit.training,
+                starts[place.batch : end + 1],
+                rates[place.batch : end],
+                order,
+                part,
+                lambda: self._stop is not None,
+                (place.loss_sum, place.weight_sum),
+            )
+            place.batch += result.batches_done
+            place.loss_sum, place.weight_sum = result.loss_sum, result.weight_sum
+            if result.failure is not None:
+                raise self._divergence(result.failure, place.epoch, place.batch, rates[place.batch])
+            if place.batch == fit.n_batches:
+                return
+            place.seconds = time.perf_counter() - began
+            place.outputs = None if outputs is None else outputs[: starts[place.batch]]
+            stopped = self._stop is not None
+            for callback in fit.checkpoints:
+                callback.on_step(stopped)
+            if stopped:
+                return
+
+    def _finish_epoch(self, fit: _Fit, logs: dict[str, float]) -> None:
+        epoch = self._place.epoch
+        self.history.append(logs)
+        stopped_before = self._stop is not None
+        for callback in fit.callbacks:
+            callback.on_epoch_end(epoch, dict(logs))
+        # Who stops a fit from outside wants to go on some time; a callback would stop it again.
+        self._place = Place(epoch + 1, stop=None if stopped_before else self._stop)
+        for callback in fit.checkpoints:
+            callback.on_epoch_end(epoch, dict(logs))
+
+    # ---- checkpoints ----
+
+    def resume(self, path: "str | os.PathLike[str]") -> None:
+        """Go back to a checkpoint, so that the next `fit` finishes the call that wrote it.
+
+        The net gets the checkpoint's weights at once. The next `fit` needs the same data and arguments; its `epochs` is
+        the total of the interrupted call, finished ones included, and may be larger than it was. It ends with the bits
+        of a call that was never interrupted: weights, moments, history. Not compared are what cannot change the result:
+        `n_threads`, `verbose`, callbacks without `Callback.state_dict`. Of a function (own loss, metric, schedule) only
+        the qualified name can be.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The folder of a `Checkpoint`, for the newest in it; or one file.
+
+        Raises
+        ------
+        ValueError
+            This trainer or its net was not built alike, with a list of the differences; nothing has changed. The next
+            `fit` raises it where its data or arguments differ.
+        FileNotFoundError
+            There is no checkpoint.
+        ModelFileError
+            It is damaged.
+        RuntimeError
+            Another thread is using the net, or this trainer is fitting.
+
+        Warns
+        -----
+        UserWarning
+            The newest file in the folder is damaged, and an older one is taken.
+
+        Examples
+        --------
+        The same script starts a run and goes on with it, as often as it is started:
+
+        >>> net = fn.Sequential([fn.Dense(64, "relu"), fn.Dropout(0.5), fn.Dense(10)], input_size=64)
+        >>> trainer = fn.Trainer(net, optimizer=fn.Adam(1e-3), metrics=("accuracy",))
+        >>> with contextlib.suppress(FileNotFoundError):  # at the first start there is no checkpoint
+        ...     trainer.resume("run")
+        >>> trainer.fit(x, y, epochs=20, validation_split=0.1,
+        ...             callbacks=[fn.EarlyStopping(patience=5), fn.Checkpoint("run", every_steps=1000)])
+        """
+        name, engine = os.fsdecode(path), self.net._engine
+        with ExitStack() as ends:
+            engine.begin_fit()
+            ends.callback(engine.end_fit)
+            if self._fitting:
+                raise RuntimeError("this trainer is fitting: it cannot be resumed from its own callbacks.")
+            kept, saved = checkpoint.read_newest(name) if os.path.isdir(name) else snapshot.read(name)
+            lines = snapshot.net_differences(kept, engine)
+            lines += snapshot.differences(saved.state.settings, self._describe_settings(), "this trainer")
+            if lines:
+                raise ValueError("\n  ".join([f"{saved.path} is of a trainer that was built differently:", *lines]))
+            self._configure()
+            engine.copy_state(kept)
+            self.net._gradients_of = None
+            counters = saved.state.counters
+            self._run_id, self._epoch, self._step = counters.run, counters.epoch, counters.step
+            self._steps_per_epoch, self._shift = counters.steps_per_epoch, counters.shift
+            self.lr_factor = counters.lr_factor
+            self.history = History()
+            self.history.extend(saved.state.history)
+            self._resumed = saved, self._position()
+
+    def _position(self) -> tuple[int, ...]:
+        """Differs where steps were taken in between."""
+        engine = self.net._engine
+        return self._step, engine.passes, engine.updates, id(self.net._configured_for)
+
+    def _require_resumable(self, fit: _Fit, identity: dict[str, str]) -> Saved | None:
+        """What `resume` read, if it did; ValueError unless this fit is the one that was interrupted."""
+        if self._resumed is None:
+            return None
+        saved, position = self._resumed
+        if position != self._position():
+            raise ValueError("the net was trained or reset since `resume`: call it again, or reset this trainer.")
+        place = saved.state.place
+        lines = snapshot.differences(saved.state.identity, identity, "this fit")
+        if fit.epochs < place.epoch + (place.batch > 0):
+            done = f"{place.epoch} and a part of the next" if place.batch else place.epoch
+            lines.append(f"epochs: checkpoint has finished {done}, this fit {fit.epochs} in all")
+        if lines:
+            raise ValueError("\n  ".join([f"{saved.path} is of a fit with other data or arguments:", *lines]))
+        self._check_state(fit, saved)
+        return saved
+
+    def _check_state(self, fit: _Fit, saved: Saved) -> None:
+        """ModelFileError for a state that cannot be of this fit, though its descriptions say so."""
+        state, place = saved.state, saved.state.place
+        n_outputs = int(fit.starts[place.batch]) if self.metrics and place.batch else 0
+        names = [type(callback).__qualname__ for callback in fit.stateful]
+        for name, found, expected in (
+            ("steps_per_epoch", state.counters.steps_per_epoch, fit.n_batches),
+            ("rows of trainer.outputs", 0 if place.outputs is None else len(place.outputs), n_outputs),
+            ("columns of the history", list(state.history) or self._columns(fit), self._columns(fit)),
+            ("callbacks", [name for name, _ in state.callbacks], names),
+        ):
+            if found != expected:
+                raise ModelFileError(f"{saved.path}: {name}: {found}, this fit needs {expected}")
+
+    def _load_callbacks(self, fit: _Fit, saved: Saved) -> None:
+        for callback, (name, state) in zip(fit.stateful, saved.state.callbacks, strict=True):
+            try:
+                callback.load_state_dict(state)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ModelFileError(f"{saved.path}: state of {name}: {error}") from error
+        if saved.state.place.stop is not None:
+            self._stop = saved.state.place.stop
+
+    def _describe_settings(self) -> dict[str, str]:
+        """What must be the same in a trainer that goes on from this one's checkpoints."""
+        loss = self.loss.function if isinstance(self.loss, OwnLoss) else self.loss
+        measures = ", ".join(f"{name}: {snapshot.describe(metric)}" for name, metric in self.metrics.items())
+        names = ("optimizer", "clip", "regularizer", "batch_size", "micro_batch")
+        settings = {name: snapshot.describe(getattr(self, name)) for name in names}
+        return {"loss": snapshot.describe(loss), **settings, "metrics": measures or "none"}
+
+    def _counters(self) -> Counters:
+        steps_per_epoch, floats = self._steps_per_epoch or 1, (float(self._shift), float(self.lr_factor))
+        return Counters(self._run_id, self._epoch, self._step, steps_per_epoch, *floats)
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the epoch that just ended is the last one."""
+        return self._fit is not None and (self._stop is not None or self._place.epoch == self._fit.epochs)
+
+    def _save_checkpoint(self, path: str) -> None:
+        assert self._fit is not None
+        states = [(type(callback).__qualname__, callback.state_dict()) for callback in self._fit.stateful]
+        state = State(self._describe_settings(), self._identity, self._counters(), self._place, states, self.history)
+        attachments = {**self.net._attachments, **snapshot.pack(state)}
+        _core.save_model(self.net._engine, path, "checkpoint", attachments)
 
     # ---- steps ----
 
@@ -426,10 +664,13 @@ class Trainer:
         return float(np.sqrt(squared_norm))
 
     def reset(self) -> None:
-        """Start anew: initial weights of the net's seed, zero moments, schedule, shuffles and masks from the first."""
+        """Start anew: initial weights of the net's seed, zero moments, schedule, shuffles and masks from the first. A
+        `resume` is forgotten.
+        """
         self.net._engine.reset()
         self.net._initialize()
         self.lr_factor, self._epoch, self._step, self._shift = 1.0, 0, 0, 0.0
+        self._run_id, self._resumed = snapshot.new_run(), None
 
     def _configure(self) -> None:
         """Hand the settings to the engine, unless it has them already."""
@@ -441,8 +682,10 @@ class Trainer:
         self.net._engine.configure(self.optimizer.record(), clip, penalty)
         self.net._configured_for = self._settings
 
-    def _rates(self, count: int) -> Array:
-        rates = schedules.rates(self.optimizer.lr, self._step, count, self._steps_per_epoch, self._shift)
+    def _rates(self, count: int, first: int | None = None) -> Array:
+        """Of the steps from `first` (None: the next one) on."""
+        first = self._step if first is None else first
+        rates = schedules.rates(self.optimizer.lr, first, count, self._steps_per_epoch, self._shift)
         return rates * self.lr_factor
 
     def _run(
@@ -453,10 +696,14 @@ class Trainer:
         order: Array | None = None,
         outputs: Array | None = None,
         stop: Callable[[], bool] = lambda: False,
+        sums: tuple[float, float] = (0.0, 0.0),
     ) -> _Epoch:
-        """Take the steps; `_step` counts those taken, also when an exception such as KeyboardInterrupt ends the run."""
+        """Take the steps; `_step` counts those taken, also when an exception such as KeyboardInterrupt ends the run.
+
+        `outputs` are those of the batches, `sums` what the batches before them came to (loss, weight).
+        """
         if isinstance(self.loss, OwnLoss):
-            return self._run_own_loss(self.loss, samples, starts, rates, order, outputs, stop)
+            return self._run_own_loss(self.loss, samples, starts, rates, order, outputs, stop, sums)
         engine = self.net._engine
         before = engine.last_run
         try:
@@ -473,6 +720,8 @@ class Trainer:
                 outputs=outputs,
                 stop=stop,
                 n_threads=self._threads,
+                loss_sum=sums[0],
+                weight_sum=sums[1],
             )
         finally:
             last = engine.last_run
@@ -490,11 +739,12 @@ class Trainer:
         order: Array | None,
         outputs: Array | None,
         stop: Callable[[], bool],
+        sums: tuple[float, float],
     ) -> _Epoch:
         """The same with a loss in Python: two calls of the engine around it per step."""
         engine = self.net._engine
         order = np.arange(len(samples.x), dtype=np.int64) if order is None else order
-        loss_sum = weight_sum = 0.0
+        loss_sum, weight_sum = sums
         updates, skipped = engine.updates, 0
         try:
             for batch, rate in enumerate(rates):
@@ -510,7 +760,7 @@ class Trainer:
                     return _Epoch(loss_sum, weight_sum, batch)
                 predicted = engine.forward(samples.x, rows, n_threads=self._threads)
                 if outputs is not None:
-                    outputs[place] = predicted
+                    outputs[place.start - int(starts[0]) : place.stop - int(starts[0])] = predicted
                 value, gradient = loss(predicted, samples.targets.y[rows], weights)
                 if not np.isfinite(value):
                     return _Epoch(loss_sum, weight_sum, batch, _Failure(value, engine.failed_layer))
@@ -550,9 +800,9 @@ def _resolve_metrics(chosen: Any, loss: Loss | OwnLoss, outputs: int) -> dict[st
     return metrics.resolve(chosen, loss, outputs)
 
 
-def _resolve_callbacks(chosen: Any) -> list[callbacks.Callback]:
+def _resolve_callbacks(chosen: Any) -> list[Callback]:
     return callbacks.resolve(chosen)
 
 
-def _progress(epochs: int) -> callbacks.Callback:
+def _progress(epochs: int) -> Callback:
     return callbacks.progress(epochs)
