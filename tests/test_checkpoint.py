@@ -114,6 +114,7 @@ def test_a_run_resumed_at_any_batch_is_the_uninterrupted_run(name, dropout, tmp_
 
 WEIGHTS = RANDOM.uniform(0.5, 2, 37)
 WITHOUT_A_BATCH = np.where(np.arange(37) // 8 == 1, 0.0, WEIGHTS)  # the second batch is skipped
+MANY_X, MANY_LABELS = RANDOM.normal(size=(2000, 5)), RANDOM.integers(0, 3, 2000)  # the last batch is short
 FREEZING = [fn.Dense(8, trainable=False), fn.BatchNorm(trainable=False), fn.ReLU(), fn.Dense(3)]
 
 
@@ -147,6 +148,10 @@ RUNS = {
         {"sample_weight": WITHOUT_A_BATCH, "shuffle": False},
     ),
     "class weights": (make, {"class_weight": "balanced", "sample_weight": WEIGHTS}),
+    "long batches, in blocks of rows": (
+        lambda: make([fn.Dense(64, "relu"), fn.Dropout(0.5), fn.Dense(3)], batch_size=600, optimizer=fn.SGD(0.1)),
+        {"x": MANY_X, "y": MANY_LABELS},
+    ),
     "values": (lambda: make(loss="mse", metrics=("r2",)), {"y": VALUES}),
     "own loss": (lambda: make(loss=own_loss, metrics=(own_metric,)), {}),
     "own loss, weights": (
@@ -278,6 +283,26 @@ def test_moments_that_a_file_lacks_become_zero(tmp_path):
     fn.Trainer(net, optimizer=fn.Adam()).train_step(X, LABELS)
     trainer.resume(tmp_path)
     assert not any(moment.any() for moment in net._engine.moments(0))
+
+
+def test_a_resume_without_memory_changes_nothing(tmp_path):
+    run(make(), fn.Checkpoint(tmp_path))
+    trainer, failures = make(), 0
+    before = [view.copy() for view in trainer.net.parameters().values()]
+    while True:
+        _core._fail_allocation(failures + 1)
+        try:
+            trainer.resume(tmp_path)
+            break
+        except MemoryError:
+            failures += 1
+        finally:
+            _core._fail_allocation(0)
+        for view, array in zip(trainer.net.parameters().values(), before, strict=True):
+            np.testing.assert_array_equal(view, array)
+        assert (trainer._step, trainer.net._engine.updates) == (0, 0)
+    assert failures > 5
+    assert trainer._step == 15
 
 
 def test_a_divergence_counts_from_the_start_of_the_call(tmp_path):
