@@ -13,7 +13,7 @@ export CC
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
-C_FILES = $(shell find csrc tests/c benchmarks/c -name '*.[ch]')
+C_FILES = $(shell find csrc tests/c benchmarks/c examples -name '*.[ch]')
 
 include csrc/build.mk
 

@@ -121,6 +121,8 @@ cdef extern from "fastnn.h" nogil:
     size_t fnn_net_tensor_count(const fnn_net *net)
     fnn_status fnn_net_tensor(const fnn_net *net, size_t index, fnn_tensor *tensor)
     void *fnn_net_parameters(fnn_net *net)
+    size_t fnn_net_trainable_size(const fnn_net *net)
+    size_t fnn_net_arena_size(const fnn_net *net)
 
     ctypedef struct fnn_features:
         const void *data
@@ -216,6 +218,13 @@ cdef extern from "fastnn.h" nogil:
         size_t failed_layer
 
     fnn_status fnn_train(fnn_net *net, fnn_run *run)
+
+    ctypedef struct fnn_counters:
+        uint64_t passes
+        uint64_t updates
+
+    fnn_counters fnn_net_counters(const fnn_net *net)
+    void fnn_net_reset(fnn_net *net)
     fnn_status fnn_permutation(int64_t *order, size_t n, uint64_t seed, uint64_t epoch)
 
     ctypedef struct fnn_detail:
@@ -237,16 +246,7 @@ cdef extern from "fnn_internal.h" nogil:
     size_t fnn_net_failed_layer(const fnn_net *net)
     void *fnn_net_gradients(fnn_net *net)
     void *fnn_net_moments(fnn_net *net, int index)
-    size_t fnn_net_trainable_size(const fnn_net *net)
-    size_t fnn_net_arena_size(const fnn_net *net)
-
-    ctypedef struct fnn_counters:
-        uint64_t passes
-        uint64_t updates
-
-    fnn_counters fnn_net_counters(const fnn_net *net)
     void fnn_net_set_counters(fnn_net *net, fnn_counters counters)
-    void fnn_net_reset(fnn_net *net)
     fnn_status fnn_net_copy_state(fnn_net *to, const fnn_net *from_)
     fnn_activation fnn_net_fused_output(const fnn_net *net, fnn_loss_kind loss)
     double fnn_net_penalty(fnn_net *net)

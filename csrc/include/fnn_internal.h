@@ -27,17 +27,7 @@ void *fnn_net_gradients(fnn_net *net);
 /* Optimizer buffer 0 (momentum, Adam's m) or 1 (second moment); NULL where the optimizer has none or it was not used
  * yet. */
 void *fnn_net_moments(fnn_net *net, int index);
-size_t fnn_net_trainable_size(const fnn_net *net); /* elements of the trainable part, padding included */
-size_t fnn_net_arena_size(const fnn_net *net);     /* elements of all parameters and statistics */
-
-typedef struct fnn_counters {
-    uint64_t passes;  /* training-mode forward passes since the last reset: the `step` of the random numbers */
-    uint64_t updates; /* optimizer steps: t of Adam's bias correction */
-} fnn_counters;
-fnn_counters fnn_net_counters(const fnn_net *net);
 void fnn_net_set_counters(fnn_net *net, fnn_counters counters);
-/* Counters 0, moments 0: as before the first step. */
-void fnn_net_reset(fnn_net *net);
 /* Parameters, moments, counters and link of a net of the same layers. FNN_EINVAL: the arenas differ, or one is frozen;
  * FNN_ENOMEM: as before. */
 fnn_status fnn_net_copy_state(fnn_net *to, const fnn_net *from);

@@ -258,6 +258,10 @@ void fnn_loss_rows(const fnn_net *net, const fnn_loss *loss, double *row_loss, v
 /* Store the gradients of the last step after all, from what it left in the buffers. */
 void fnn_form_last_gradients(fnn_net *net);
 bool fnn_has_batch_statistics(const fnn_net *net);
+/* Features and targets are there, of the kinds that this loss takes. */
+bool fnn_data_suit_loss(const fnn_features *x, const fnn_targets *y, const fnn_loss *loss);
+/* The row exists and its label, where targets are labels, is one. */
+bool fnn_has_row(const fnn_net *net, const fnn_features *x, const fnn_targets *y, size_t row);
 /* Chunks of the sums that the threads share where so many rows go through the net in blocks of STEP_ROWS; else 0. */
 size_t fnn_block_chunks(const fnn_net *net, size_t rows);
 /* The layout of a pass over `rows` rows on n_threads threads: rows in the buffers. */

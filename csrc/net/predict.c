@@ -242,6 +242,16 @@ static void expected_rows(void *argument, int thread, int n_threads)
 
 /* ---- entry points ---- */
 
+fnn_features fnn_rows(const void *data, fnn_dtype dtype, size_t rows, size_t columns)
+{
+    static const ptrdiff_t sizes[] = {[FNN_FLOAT32] = 4, [FNN_FLOAT64] = 8, [FNN_UINT8] = 1,  [FNN_INT8] = 1,
+                                      [FNN_UINT16] = 2,  [FNN_INT16] = 2,   [FNN_UINT32] = 4, [FNN_INT32] = 4,
+                                      [FNN_UINT64] = 8,  [FNN_INT64] = 8};
+    ptrdiff_t size = dtype <= FNN_INT64 ? sizes[dtype] : 0; /* an unknown dtype is refused where the rows are used */
+    return (fnn_features){
+        .data = data, .dtype = dtype, .row_stride = (ptrdiff_t)columns * size, .column_stride = size, .rows = rows};
+}
+
 static size_t first_dropout(const fnn_net *net)
 {
     size_t i = 0;
@@ -259,10 +269,12 @@ static bool workspace_bytes(size_t *bytes, const fnn_net *net, bool accumulators
 
 fnn_status fnn_net_reserve(fnn_net *net, int predictors, int n_threads)
 {
-    if (!net || predictors < 1 || predictors > WORKSPACE_SLOTS || n_threads < 0 || n_threads > FNN_MAX_THREADS)
+    if (!net || predictors < 1 || predictors > WORKSPACE_SLOTS || n_threads < 0)
         return FNN_EINVAL;
+    if (n_threads == 0)
+        n_threads = fnn_get_num_threads();
     size_t bytes, per_thread;
-    if (!workspace_bytes(&bytes, net, false, n_threads ? n_threads : fnn_get_num_threads(), &per_thread))
+    if (!workspace_bytes(&bytes, net, false, n_threads < FNN_MAX_THREADS ? n_threads : FNN_MAX_THREADS, &per_thread))
         return FNN_EOVERFLOW;
     fnn_workspace *taken[WORKSPACE_SLOTS] = {NULL};
     fnn_status status = FNN_OK;
@@ -278,7 +290,7 @@ fnn_status fnn_net_reserve(fnn_net *net, int predictors, int n_threads)
 static fnn_status run_job(predict_job *job, fnn_job function, double work_factor, bool accumulators, int asked)
 {
     fnn_net *net = job->net;
-    if (!job->x || !job->out || job->x->dtype > FNN_INT64)
+    if (!job->x || !job->out || job->x->dtype > FNN_INT64 || asked < 0)
         return FNN_EINVAL;
     if (!fnn_ready(net))
         return FNN_ENOTREADY;
@@ -312,6 +324,33 @@ fnn_status fnn_predict_layers(fnn_net *net, void *out, const fnn_features *x, si
         return FNN_EINVAL;
     predict_job job = {.net = net, .x = x, .out = out, .end = n_layers ? net->layer_end[n_layers - 1] : 0};
     return run_job(&job, predict_rows, 1, false, n_threads);
+}
+
+/* The activation that makes the outputs; Dropout does nothing in evaluation. */
+static fnn_activation final_activation(const fnn_net *net)
+{
+    size_t i = net->n_nodes;
+    while (i > 0 && net->nodes[i - 1].type == &fnn_dropout)
+        i--;
+    bool is_activation =
+        i > 0 && (net->nodes[i - 1].type == &fnn_activation_node || net->nodes[i - 1].type == &fnn_softmax);
+    return is_activation ? net->nodes[i - 1].layer.activation : FNN_IDENTITY;
+}
+
+fnn_status fnn_predict_proba(fnn_net *net, void *out, const fnn_features *x, int n_threads)
+{
+    if (!net)
+        return FNN_EINVAL;
+    fnn_activation last = final_activation(net), link = FNN_IDENTITY;
+    if (last != FNN_SOFTMAX && last != FNN_SIGMOID) {
+        if (net->link != FNN_LINK_SOFTMAX && net->link != FNN_LINK_SIGMOID)
+            return FNN_EINVAL;
+        link = net->link == FNN_LINK_SOFTMAX ? FNN_SOFTMAX : FNN_SIGMOID;
+    }
+    fnn_status status = fnn_predict(net, out, x, n_threads);
+    if (status == FNN_OK && link != FNN_IDENTITY && x->rows > 0)
+        status = fnn_activate(net, out, link, 0, x->rows, net->outputs);
+    return status;
 }
 
 fnn_status fnn_predict_finite(fnn_net *net, void *out, const fnn_features *x, int n_threads)
@@ -403,4 +442,25 @@ fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, cons
     *value = net->kernels->weighted_sum(row_loss, y->weights, rows) / weights;
     fnn_release(memory);
     return FNN_OK;
+}
+
+fnn_status fnn_evaluate(fnn_net *net, double *value, const fnn_features *x, const fnn_targets *y, const fnn_loss *loss,
+                        int n_threads)
+{
+    size_t bytes;
+    if (!net || !value || !fnn_data_suit_loss(x, y, loss) || x->rows == 0)
+        return FNN_EINVAL;
+    for (size_t row = 0; row < x->rows; row++)
+        if (!fnn_has_row(net, x, y, row))
+            return FNN_EINVAL;
+    if (!fnn_size_multiply(&bytes, x->rows, net->outputs) || !fnn_size_multiply(&bytes, bytes, net->real_size))
+        return FNN_EOVERFLOW;
+    void *outputs = fnn_allocate(bytes);
+    if (!outputs)
+        return FNN_ENOMEM;
+    fnn_status status = fnn_predict_for_loss(net, outputs, x, loss->kind, n_threads);
+    if (status == FNN_OK)
+        status = fnn_loss_value(net, value, outputs, y, loss, x->rows);
+    fnn_release(outputs);
+    return status;
 }

@@ -211,25 +211,33 @@ static void report(fnn_run *run, train_job *job)
     }
 }
 
+bool fnn_data_suit_loss(const fnn_features *x, const fnn_targets *y, const fnn_loss *loss)
+{
+    return x && y && loss && x->data && x->dtype <= FNN_INT64 && loss->kind <= FNN_POISSON &&
+           (y->labels ? loss->kind == FNN_CROSS_ENTROPY : y->values != NULL);
+}
+
+bool fnn_has_row(const fnn_net *net, const fnn_features *x, const fnn_targets *y, size_t row)
+{
+    return row < x->rows && (!y->labels || (size_t)y->labels[row] < net->outputs);
+}
+
 /* Rows and labels of a batch exist. */
 static bool valid_batch(const fnn_net *net, const fnn_run *run, size_t batch)
 {
     size_t begin = run->batch_starts[batch], end = run->batch_starts[batch + 1];
     if (begin >= end || (!run->order && end > run->x->rows))
         return false;
-    for (size_t i = begin; i < end; i++) {
-        size_t row = run->order ? (size_t)run->order[i] : i;
-        if (row >= run->x->rows || (run->y->labels && (size_t)run->y->labels[row] >= net->outputs))
+    for (size_t i = begin; i < end; i++)
+        if (!fnn_has_row(net, run->x, run->y, run->order ? (size_t)run->order[i] : i))
             return false;
-    }
     return end - begin > 1 || !fnn_has_batch_statistics(net);
 }
 
 static bool valid(const fnn_net *net, const fnn_run *run)
 {
-    if (!run->x || !run->y || !run->loss || !run->batch_starts || !run->learning_rates || !run->x->data ||
-        run->x->dtype > FNN_INT64 || run->loss->kind > FNN_POISSON || (!run->y->labels && !run->y->values) ||
-        (run->y->labels && run->loss->kind != FNN_CROSS_ENTROPY))
+    if (!run->batch_starts || !run->learning_rates || run->n_threads < 0 ||
+        !fnn_data_suit_loss(run->x, run->y, run->loss))
         return false;
     for (size_t b = 0; b < run->n_batches; b++)
         if (!valid_batch(net, run, b))

@@ -9,6 +9,7 @@ int minitest_checks, minitest_failures;
 void run_runtime_tests(void);
 void run_net_tests(void);
 void run_training_tests(void);
+void run_api_tests(void);
 void print_hashes(void);
 
 static const struct {
@@ -18,6 +19,7 @@ static const struct {
     {"runtime", run_runtime_tests}, /* first: it tests the choice of the instruction set, made once per process */
     {"net", run_net_tests},
     {"training", run_training_tests},
+    {"api", run_api_tests},
 };
 
 static bool wanted(const char *name, int count, char **names)
