@@ -1,7 +1,8 @@
 /* fastnn: fully connected neural networks on CPUs.
  *
  * The one public header of the C library. Every function returns a status and never aborts, prints or
- * leaks; `fnn_status_text` gives the sentence for a status. Matrices are row-major; all sizes count elements
+ * leaks, whatever NULL or number it is handed (functions that return no status need the net they ask about);
+ * `fnn_status_text` gives the sentence for a status. Matrices are row-major; all sizes count elements
  * unless a name says bytes; all lengths of time are seconds. Pointers handed in stay the caller's.
  *
  * Threads: many threads may call `fnn_predict` on one net. A net may be trained by one thread at a time, and
@@ -291,7 +292,7 @@ fnn_status fnn_train(fnn_net *net, fnn_run *run);
 /* The same for one batch, the rows of x. *value, which may be NULL, is its mean loss before the step. */
 fnn_status fnn_train_step(fnn_net *net, const fnn_features *x, const fnn_targets *y, const fnn_loss *loss,
                           double learning_rate, int n_threads, double *value);
-/* order (n) = the shuffle number `epoch` of this seed. FNN_ENOISA. */
+/* order (n) = the shuffle number `epoch` of this seed. FNN_EINVAL: no order; FNN_ENOISA. */
 fnn_status fnn_permutation(int64_t *order, size_t n, uint64_t seed, uint64_t epoch);
 
 /* ---- model files: a safetensors file of "fastnn profile 1", see docs/model-file.md ---- */
@@ -310,8 +311,10 @@ typedef enum fnn_contents {
 /* Write a file so that its name stands for a whole file at every moment: a temporary file beside it is written, synced
  * and renamed, and the folder synced. `detail` may be NULL.
  * FNN_EIO: the file that was there before is as it was (but where the folder alone could not be synced: it is the new
- * one, whole, and might not survive a loss of power). FNN_EINVAL: a parameter is not finite, or the net is frozen and
- * the contents are a checkpoint. FNN_EOVERFLOW: more layers or tensors than the format holds. FNN_ENOMEM. */
+ * one, whole, and might not survive a loss of power); where the path is no regular file its error is EISDIR or EINVAL.
+ * FNN_EINVAL: a parameter is not finite, a variance negative, a scale of Standardize zero or not a normal number, or
+ * the net is frozen and the contents are a checkpoint. The net must not change meanwhile. FNN_EOVERFLOW: more layers or
+ * tensors than the format holds. FNN_ENOMEM. */
 fnn_status fnn_net_save(const fnn_net *net, const char *path, fnn_contents contents, fnn_detail *detail);
 /* The same bytes into memory: *size is its size before and what the file takes after. FNN_EINVAL with a larger *size:
  * the memory is too small (or NULL: to ask). */

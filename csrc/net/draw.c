@@ -45,7 +45,7 @@ static fnn_status draw_orthogonal(fnn_net *net, const fnn_tensor *tensor, double
 
 fnn_status fnn_net_draw(fnn_net *net, size_t index, fnn_draw draw, double a)
 {
-    if (net->frozen || index >= net->n_tensors || draw > FNN_DRAW_ORTHOGONAL)
+    if (!net || net->frozen || index >= net->n_tensors || draw > FNN_DRAW_ORTHOGONAL)
         return FNN_EINVAL;
     const fnn_tensor *tensor = &net->tensors[index];
     fnn_random random = {.seed = net->seed, .stream = FNN_STREAM_INIT, .layer = (uint32_t)tensor->layer};
@@ -140,6 +140,8 @@ fnn_status fnn_net_initialize(fnn_net *net)
 fnn_status fnn_permutation(int64_t *order, size_t n, uint64_t seed, uint64_t epoch)
 {
     const fnn_kernels *kernels = fnn_dispatch(FNN_FLOAT32);
+    if (!order && n > 0)
+        return FNN_EINVAL;
     if (!kernels)
         return FNN_ENOISA;
     fnn_random random = {.seed = seed, .step = epoch, .stream = FNN_STREAM_SHUFFLE};

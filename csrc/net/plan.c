@@ -414,7 +414,7 @@ size_t fnn_net_layer_count(const fnn_net *net)
 
 fnn_status fnn_net_layer(const fnn_net *net, size_t index, fnn_layer *layer)
 {
-    if (index >= net->n_layers)
+    if (!net || !layer || index >= net->n_layers)
         return FNN_EINVAL;
     *layer = net->layers[index];
     return FNN_OK;
@@ -442,7 +442,7 @@ size_t fnn_net_tensor_count(const fnn_net *net)
 
 fnn_status fnn_net_tensor(const fnn_net *net, size_t index, fnn_tensor *tensor)
 {
-    if (index >= net->n_tensors)
+    if (!net || !tensor || index >= net->n_tensors)
         return FNN_EINVAL;
     *tensor = net->tensors[index];
     return FNN_OK;
