@@ -23,14 +23,26 @@ RUNTIME_OBJECTS := $(call objects_of,csrc/runtime/*.c)
 LIBRARY_OBJECTS := $(KERNEL_OBJECTS) $(RUNTIME_OBJECTS) $(call objects_of,csrc/net/*.c csrc/model/*.c)
 TEST_OBJECTS := $(call objects_of,tests/c/main.c tests/c/test_*.c)
 ACCESS_OBJECT := $(BUILD)/tests/c/kernel_access.o
+FUZZ_OBJECT := $(BUILD)/tests/c/fuzz_model.o
 PEAK_OBJECTS := $(foreach isa,$(ISAS),$(BUILD)/benchmarks/c/peak_$(isa).o)
 TIMING_OBJECT := $(BUILD)/benchmarks/c/timing.o
 
-.PHONY: lib test-c test-bits test-kernels-lib bench-lib asan ubsan tsan symbols FORCE
+.PHONY: lib test-c test-c-long fuzz test-bits test-kernels-lib bench-lib asan ubsan tsan symbols FORCE
 lib: $(BUILD)/libfastnn.a ## Build the C library alone
 
-test-c: $(BUILD)/test_c ## Test the C library without Python
+test-c: $(BUILD)/test_c $(BUILD)/fuzz_model ## Test the C library without Python
 	$(RUN) $<
+	$(RUN) $(BUILD)/fuzz_model replay tests/corpus/*
+	$(RUN) $(BUILD)/fuzz_model run $(if $(SANITIZE),15000,50000) 1 tests/corpus/*
+
+test-c-long: $(BUILD)/test_c ## Test a thousand kills and losses of power
+	$(RUN) $< durability-long
+
+FUZZ_MUTANTS ?= 1000000
+FUZZ_SEED ?= 1
+fuzz: ## Load and run FUZZ_MUTANTS mutants of model files under sanitizers (FUZZ_SEED=...)
+	$(MAKE) BUILD=$(BUILD)-asan SANITIZE=address,undefined $(BUILD)-asan/fuzz_model
+	$(BUILD)-asan/fuzz_model run $(FUZZ_MUTANTS) $(FUZZ_SEED) tests/corpus/*
 
 # The net's suite again where the compiler or the machine is another one; the runtime's takes minutes under emulation.
 AARCH64_RUN := qemu-aarch64 -L /usr/aarch64-linux-gnu
@@ -73,6 +85,9 @@ $(BUILD)/libfnn_bench.so: $(TIMING_OBJECT) $(PEAK_OBJECTS) $(BUILD)/libfastnn.a
 $(BUILD)/test_c: $(TEST_OBJECTS) $(BUILD)/libfastnn.a
 	$(CC) $(C_FLAGS) $^ -lm -o $@
 
+$(BUILD)/fuzz_model: $(FUZZ_OBJECT) $(BUILD)/libfastnn.a
+	$(CC) $(C_FLAGS) $^ -lm -o $@
+
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -c $< -o $@
@@ -98,4 +113,4 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' > $@
 
--include $(patsubst %.o,%.d,$(LIBRARY_OBJECTS) $(TEST_OBJECTS) $(ACCESS_OBJECT) $(PEAK_OBJECTS) $(TIMING_OBJECT))
+-include $(patsubst %.o,%.d,$(LIBRARY_OBJECTS) $(TEST_OBJECTS) $(FUZZ_OBJECT) $(ACCESS_OBJECT) $(PEAK_OBJECTS) $(TIMING_OBJECT))

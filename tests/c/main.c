@@ -1,4 +1,5 @@
-/* Runs all suites, or those named on the command line; "hash" prints what training came to, bit by bit, instead. */
+/* Runs all suites but the long ones, or those named on the command line; "hash" prints what training came to, bit by
+ * bit, instead. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -9,6 +10,9 @@ int minitest_checks, minitest_failures;
 void run_runtime_tests(void);
 void run_net_tests(void);
 void run_training_tests(void);
+void run_model_tests(void);
+void run_durability_tests(void);
+void run_long_durability_tests(void);
 void print_hashes(void);
 
 static const struct {
@@ -18,6 +22,9 @@ static const struct {
     {"runtime", run_runtime_tests}, /* first: it tests the choice of the instruction set, made once per process */
     {"net", run_net_tests},
     {"training", run_training_tests},
+    {"model", run_model_tests},
+    {"durability", run_durability_tests},
+    {"durability-long", run_long_durability_tests},
 };
 
 static bool wanted(const char *name, int count, char **names)
@@ -25,7 +32,7 @@ static bool wanted(const char *name, int count, char **names)
     for (int i = 0; i < count; i++)
         if (strcmp(names[i], name) == 0)
             return true;
-    return count == 0;
+    return count == 0 && !strstr(name, "-long");
 }
 
 int main(int argc, char **argv)
