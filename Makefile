@@ -1,6 +1,7 @@
 # The verbs of the project. PYTHON, CC and VENV choose the interpreter, the compiler and the virtual environment.
 .DEFAULT_GOAL := help
-.PHONY: help run dev build test test-long test-isa asan-python bench bench-compare lint format wheel clean
+.PHONY: help run dev build test test-long test-isa test-export-aarch64 asan-python bench bench-compare bench-export lint \
+	format wheel clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -58,6 +59,14 @@ test-isa: build ## Run the fast tests on every instruction set of this machine
 	@for isa in $$($(BIN)/python -c 'from fastnn import _core; print(*_core.available_isas())'); do \
 		echo "FASTNN_ISA=$$isa"; FASTNN_ISA=$$isa $(BIN)/python -m pytest -m 'not long' || exit 1; done
 
+EXPORTED := build/export-aarch64
+test-export-aarch64: build ## Test exported C on aarch64 (under emulation)
+	rm -rf $(EXPORTED)
+	$(BIN)/python tests/export_nets.py $(EXPORTED)
+	aarch64-linux-gnu-gcc -std=c99 -Wall -Wextra -pedantic -Werror -ffreestanding -O2 $(EXPORTED)/all_mains.c \
+		-o $(EXPORTED)/all_mains
+	$(AARCH64_RUN) $(EXPORTED)/all_mains
+
 # -P keeps this folder, whose fastnn is the ordinary build, off Python's path. Python itself leaks; a size that no machine
 # has is MemoryError. Without test_reliability.py: a process with threads may hang when it forks under this sanitizer.
 ASAN_PYTHON = PYTHONPATH=$(CURDIR)/build/asan-python/lib LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
@@ -84,6 +93,9 @@ endif
 bench-compare: $(VENV)/.bench bench-lib ## Show what a change did, with its noise (A=revision or results folder, B=another)
 	@test -n "$(A)" && test -n "$(B)" || { echo "fastnn: name two: make bench-compare A=main B=HEAD" >&2; exit 1; }
 	$(BIN)/python -m benchmarks compare $(BENCH_ARGS) "$(A)" "$(B)"
+
+bench-export: build ## Print sizes and latency of an exported 16-64-64-4 net
+	$(BIN)/python -m benchmarks.export_c
 
 $(VENV)/.bench: $(VENV)/.installed
 	@$(PIP) --no-build-isolation -e '.[bench]'

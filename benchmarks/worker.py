@@ -71,14 +71,17 @@ class Worker:
         return learning.learn(self.module.training, learning.TASKS[task], folder, self.threads, seed)
 
     def usage(self, steps: int) -> dict[str, Any]:
-        """Page faults and allocations of `steps` steps beyond those of one call; the process's largest memory."""
+        """Page faults and allocations of `steps` steps beyond those of one call; the process's largest memory.
+
+        A call as long as the longest comes first: what it takes from the system stays with the process.
+        """
 
         def counts() -> tuple[int, int]:
             faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             return faults, self.state().get("allocations", 0)
 
         readings = []
-        for call_steps in (steps, steps, 2 * steps):
+        for call_steps in (2 * steps, steps, 2 * steps):
             before = counts()
             self.run(call_steps)
             readings.append([after - start for start, after in zip(before, counts(), strict=True)])

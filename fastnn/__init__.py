@@ -5,6 +5,7 @@ from ._core import version as _version
 from .callbacks import Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
 from .clipping import ClipNorm, ClipValue
 from .config import get_num_threads, set_num_threads, show_config
+from .convert import from_onnx, from_sklearn, from_torch
 from .errors import DivergenceError, ModelFileError, ModelVersionError
 from .history import History
 from .layers import (
@@ -68,6 +69,9 @@ __all__ = [
     "Standardize",
     "Tanh",
     "Trainer",
+    "from_onnx",
+    "from_sklearn",
+    "from_torch",
     "get_num_threads",
     "initializers",
     "load",

@@ -1,4 +1,4 @@
-"""The command line: ``fastnn train digits``, ``fastnn train data.npz``, ``fastnn config``.
+"""The command line: ``fastnn train digits``, ``fastnn train data.npz``, ``fastnn export MODEL --to c``, ``config``.
 
 Exit codes: 0 done, 1 training or saving failed or nobody reads the output any more, 2 wrong usage or unusable data, 130
 interrupted.
@@ -178,7 +178,22 @@ def train(options: argparse.Namespace) -> None:
         callbacks=[fn.EarlyStopping(patience=options.patience, restore_best=True)],
     )
     report_score(net, task)
+    model = options.out / f"{Path(options.data).stem}.safetensors"
+    net.save(model)
+    print(f"model saved in {model}")
     save_curves(history, options.out / f"{Path(options.data).stem}-curves.png")
+
+
+# ---- export ----
+
+
+def export(options: argparse.Namespace) -> None:
+    from fastnn.export import to_c, to_onnx
+
+    net = fn.load(options.model)
+    path = options.out or Path(Path(options.model).stem).with_suffix(f".{options.to}")
+    written = to_c(net, path) if options.to == "c" else (to_onnx(net, path),)
+    print("written: " + ", ".join(map(str, written)))
 
 
 # ---- the command ----
@@ -243,8 +258,12 @@ def make_parser() -> Parser:
     option("--seed", type=seed, default=0, help="of initial weights, dropout and shuffling")
     option("--dtype", choices=("float32", "float64"), default="float32", help="of weights and arithmetic")
     option("--threads", type=count, help="worker threads; None: all processors that may be used")
-    option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the picture of the curves")
+    option("--out", type=Path, default=Path(), metavar="DIR", help="folder for the model and the picture of the curves")
     option("--quiet", action="store_true", help="print the score alone")
+    option = options_of("export", "write a trained network as C or ONNX").add_argument
+    option("model", help="a model file, as train and Sequential.save write it")
+    option("--to", choices=("c", "onnx"), required=True, help="C99 source and header, or an ONNX graph")
+    option("--out", type=Path, metavar="FILE", help="the file; None: named like the model, in the present folder")
     return parser
 
 
@@ -253,6 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = make_parser().parse_args(arguments)
         if options.command == "config":
             fn.show_config()
+        elif options.command == "export":
+            export(options)
         else:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Training interrupted")  # the exit says so
@@ -263,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return fail(130, "interrupted")
-    except (fn.DivergenceError, MemoryError, OSError, RuntimeError) as error:
+    except (fn.DivergenceError, ImportError, MemoryError, OSError, RuntimeError) as error:
         return fail(1, error)
     except (InputError, ValueError) as error:
         return fail(2, error)

@@ -125,8 +125,9 @@ def test_python_modules_import_what_the_table_allows(module):
         assert set(imported_modules(path)) - {module} <= python_may_import()[module], path.name
 
 
-def test_cli_uses_public_names_alone():
-    assert not re.search(r"\bfn\._(?!_version__)|\b(net|trainer|history)\._", (PACKAGE / "cli.py").read_text())
+@pytest.mark.parametrize("path", [PACKAGE / "cli.py", *sorted((PACKAGE / "export").glob("*.py"))], ids=lambda p: p.name)
+def test_cli_and_export_use_public_names_alone(path):
+    assert not re.search(r"\bfn\._(?!_version__)|\b(net|trainer|history|layer)\._", path.read_text())
 
 
 def test_the_binding_includes_the_two_headers_alone():

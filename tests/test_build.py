@@ -46,7 +46,8 @@ def test_wheel_is_small_and_complete(wheel):
     assert wheel.stat().st_size <= 1_000_000
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for wanted in ("fastnn/py.typed", "fastnn/_core.pyi", "fastnn/datasets/digits.npz"):
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fastnn").rglob("*.py")}
+    for wanted in ("fastnn/py.typed", "fastnn/_core.pyi", "fastnn/datasets/digits.npz", *modules):
         assert wanted in names
     assert [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".o"))] == []
     assert any(name.startswith("fastnn/_core.") and name.endswith(".so") for name in names)

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from optional import needed
 
 import fastnn as fn
 from fastnn import cli
@@ -223,3 +224,49 @@ def test_progress_is_printed_unless_quiet(train, samples, capsys):
 def test_the_recipe_reaches_its_accuracy_on_the_digits(tmp_path, capsys):
     assert cli.main(["train", "digits", "--quiet", "--out", str(tmp_path)]) == 0
     assert float(capsys.readouterr().out.split()[2]) >= 0.975
+
+
+# ---- models and exports ----
+
+
+@pytest.fixture
+def model(tmp_path):
+    net = fn.Sequential([fn.Dense(5, activation="relu"), fn.Dense(2)], input_size=3)
+    net.save(tmp_path / "small.safetensors")
+    return net, tmp_path / "small.safetensors"
+
+
+def test_training_leaves_a_model(train, samples, tmp_path, capsys):
+    assert train(samples, "--quiet") == 0
+    assert "model saved in data.safetensors" in capsys.readouterr().out
+    assert fn.load(tmp_path / "data.safetensors").predict_proba(samples["x"]).shape == (200, 2)
+
+
+def test_export_to_c(model, tmp_path, capsys):
+    assert cli.main(["export", str(model[1]), "--to", "c", "--out", str(tmp_path / "net.c")]) == 0
+    assert "void net_predict(const float *x, float *y);" in (tmp_path / "net.h").read_text()
+    assert str(tmp_path / "net.c") in capsys.readouterr().out
+
+
+def test_export_to_onnx(model, tmp_path, monkeypatch):
+    needed("onnx")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["export", str(model[1]), "--to", "onnx"]) == 0
+    again = fn.from_onnx(tmp_path / "small.onnx")
+    np.testing.assert_array_equal(again.predict(np.eye(3)), model[0].predict(np.eye(3)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["missing.safetensors", "--to", "c"], 1, "No such file"),
+        (["damaged.safetensors", "--to", "c"], 2, "damaged.safetensors: not a fastnn model"),
+        (["damaged.safetensors"], 2, "--to"),
+        (["damaged.safetensors", "--to", "fortran"], 2, "fortran"),
+    ],
+)
+def test_export_refuses(arguments, code, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.safetensors").write_bytes(b"abc")
+    assert cli.main(["export", *arguments]) == code
+    assert sentence in sentence_of(capsys)

@@ -20,7 +20,9 @@ def test_readme_code_runs(tmp_path, monkeypatch, capsys):
     assert float(scores[1]) > 0.95
 
 
-@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions"])
+@pytest.mark.parametrize(
+    "name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions", "docs/interchange.md"]
+)
 def test_readme_links_lead_somewhere(name):
     assert f"({name})" in README.read_text(encoding="utf-8")
     assert (README.parent / name).exists()
