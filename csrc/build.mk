@@ -32,6 +32,7 @@ LIBRARY_OBJECTS := $(KERNEL_OBJECTS) $(API_OBJECTS)
 SHARED_OBJECTS := $(KERNEL_OBJECTS) $(patsubst $(BUILD)/%,$(BUILD)/shared/%,$(API_OBJECTS))
 TEST_OBJECTS := $(call objects_of,tests/c/main.c tests/c/test_*.c)
 ACCESS_OBJECT := $(BUILD)/tests/c/kernel_access.o
+FUZZ_OBJECT := $(BUILD)/tests/c/fuzz_model.o
 PEAK_OBJECTS := $(foreach isa,$(ISAS),$(BUILD)/benchmarks/c/peak_$(isa).o)
 TIMING_OBJECT := $(BUILD)/benchmarks/c/timing.o
 
@@ -50,7 +51,7 @@ SHARED_LINK := libfastnn.so
 SHARED_NAME = -shared -Wl,-soname,$(SHARED_ABI)
 endif
 
-.PHONY: lib install uninstall bench-c test-c test-bits test-kernels-lib bench-lib asan ubsan tsan symbols FORCE
+.PHONY: lib install uninstall bench-c test-c test-c-long fuzz test-bits test-kernels-lib bench-lib asan ubsan tsan symbols FORCE
 lib: $(BUILD)/libfastnn.a $(BUILD)/$(SHARED) $(BUILD)/fastnn.pc ## Build the C library, static and shared; needs no Python
 
 install: lib ## Install the C library, its header and pkg-config file (PREFIX=/usr/local DESTDIR=)
@@ -74,8 +75,19 @@ bench-c: $(BUILD)/predict_latency $(BUILD)/predict $(BUILD)/$(SHARED) ## Print l
 	@wc -c < $(BUILD)/predict.stripped | awk '{ print "examples/c/predict with libfastnn.a, stripped: " $$1 " bytes" }'
 	@wc -c < $(BUILD)/shared.stripped | awk '{ print "$(SHARED), stripped: " $$1 " bytes" }'
 
-test-c: $(BUILD)/test_c ## Test the C library without Python
+test-c: $(BUILD)/test_c $(BUILD)/fuzz_model ## Test the C library without Python
 	$(RUN) $<
+	$(RUN) $(BUILD)/fuzz_model replay tests/corpus/*
+	$(RUN) $(BUILD)/fuzz_model run $(if $(SANITIZE),15000,50000) 1 tests/corpus/*
+
+test-c-long: $(BUILD)/test_c ## Test a thousand kills and losses of power
+	$(RUN) $< durability-long
+
+FUZZ_MUTANTS ?= 1000000
+FUZZ_SEED ?= 1
+fuzz: ## Load and run FUZZ_MUTANTS mutants of model files under sanitizers (FUZZ_SEED=...)
+	$(MAKE) BUILD=$(BUILD)-asan SANITIZE=address,undefined $(BUILD)-asan/fuzz_model
+	$(BUILD)-asan/fuzz_model run $(FUZZ_MUTANTS) $(FUZZ_SEED) tests/corpus/*
 
 # The net's suite again where the compiler or the machine is another one; the runtime's takes minutes under emulation.
 AARCH64_RUN := qemu-aarch64 -L /usr/aarch64-linux-gnu
@@ -133,6 +145,9 @@ $(BUILD)/libfnn_bench.so: $(TIMING_OBJECT) $(PEAK_OBJECTS) $(BUILD)/libfastnn.a
 $(BUILD)/test_c: $(TEST_OBJECTS) $(BUILD)/libfastnn.a
 	$(CC) $(C_FLAGS) $^ -lm -o $@
 
+$(BUILD)/fuzz_model: $(FUZZ_OBJECT) $(BUILD)/libfastnn.a
+	$(CC) $(C_FLAGS) $^ -lm -o $@
+
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(COMPILE) -c $< -o $@
@@ -162,4 +177,4 @@ $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(COMPILE)' | cmp -s - $@ || echo '$(COMPILE)' > $@
 
--include $(patsubst %.o,%.d,$(LIBRARY_OBJECTS) $(SHARED_OBJECTS) $(TEST_OBJECTS) $(ACCESS_OBJECT) $(PEAK_OBJECTS) $(TIMING_OBJECT))
+-include $(patsubst %.o,%.d,$(LIBRARY_OBJECTS) $(SHARED_OBJECTS) $(TEST_OBJECTS) $(FUZZ_OBJECT) $(ACCESS_OBJECT) $(PEAK_OBJECTS) $(TIMING_OBJECT))

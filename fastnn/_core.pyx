@@ -834,19 +834,29 @@ cdef int _check_model(fnn_status status, fnn_detail *detail, source) except -1:
     raise ValueError(where + text)
 
 
+cdef bytes _path(path):
+    """A path as C takes it."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError("embedded null byte in the path")  # C would see a shorter one
+    return encoded
+
+
 def save_model(Engine engine, path, str contents, attachments):
     cdef size_t n = len(attachments), size = 0, i
-    cdef fnn_attachment *items = <fnn_attachment *>PyMem_Malloc((n or 1) * sizeof(fnn_attachment))
+    cdef fnn_attachment *items = NULL
     cdef fnn_contents kind = FNN_CHECKPOINT if contents == "checkpoint" else FNN_MODEL
     cdef fnn_detail detail
     cdef fnn_status status
     cdef const char *file
     cdef char *to
-    if items == NULL:
-        raise MemoryError()
     held = []
+    encoded = b"" if path is None else _path(path)
     engine._begin_predict()
     try:
+        items = <fnn_attachment *>PyMem_Malloc((n or 1) * sizeof(fnn_attachment))
+        if items == NULL:
+            raise MemoryError()
         for i, (name, array) in enumerate(attachments.items()):
             _hold(&items[i], held, name, array)
         if path is None:
@@ -859,7 +869,6 @@ def save_model(Engine engine, path, str contents, attachments):
                 status = fnn_model_save_memory(engine.net, to, &size, kind, items, n, &detail)
             _check_model(status, &detail, None)
             return result
-        encoded = os.fsencode(path)
         file = encoded
         with nogil:
             status = fnn_model_save(engine.net, file, kind, items, n, &detail)
@@ -891,7 +900,7 @@ def open_model(source):
     cdef Py_buffer view
     cdef const char *file
     if isinstance(source, str):
-        encoded = os.fsencode(source)
+        encoded = _path(source)
         file = encoded
         with nogil:
             status = fnn_model_open(&model, file, &detail)

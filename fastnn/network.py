@@ -10,6 +10,7 @@ from . import _core, data, losses, metrics
 from ._declare import LARGEST_SIZE, choice, instance, integer, threads, warn
 from .config import tell_refused_threads
 from .data import Targets
+from .errors import ModelFileError
 from .fold import fold
 from .layers import Activation, BatchNorm, Dense, Dropout, Identity, Layer, Scale, Standardize, from_record
 from .losses import Loss, OwnLoss
@@ -484,15 +485,16 @@ class Sequential:
         """Write the net into a model file, which `fastnn.load` and the C library read.
 
         A safetensors file: layers, parameters, statistics, seed and the link of the loss it was trained with. It is
-        written beside `path`, synced to the disk and renamed, so that `path` is a whole file at every moment. What an
-        optimizer keeps is not in it: see `Checkpoint`.
+        written beside `path`, synced to the disk and renamed, so that `path` is a whole file at every moment; a
+        symbolic link is replaced, its target stays. What an optimizer keeps is not in it: see `Checkpoint`.
 
         Raises
         ------
         OSError
             A file that was there before is as it was.
         ValueError
-            A parameter is not finite, or the net has more layers than the format holds.
+            A parameter is not finite, a running variance negative, a scale zero, or the net has more layers than the
+            format holds.
         RuntimeError
             Another thread is training the net.
         """
@@ -597,12 +599,18 @@ def load(path: "str | os.PathLike[str]") -> Sequential:
 
 def load_bytes(file: bytes) -> Sequential:
     """`load` of the bytes of a model file; what a pickle of a net calls."""
+    if not isinstance(file, (bytes, bytearray, memoryview)):
+        raise ModelFileError(f"expected the bytes of a model file, got {type(file).__name__}")  # never a path
     return _net_of(file)
 
 
-def _net_of(source: str | bytes) -> Sequential:
+def _net_of(source: str | bytes | bytearray | memoryview) -> Sequential:
     engine, _, attachments = _core.open_model(source)
-    return Sequential._of_engine(engine, attachments)
+    try:
+        return Sequential._of_engine(engine, attachments)
+    except (TypeError, ValueError) as error:  # what the layers of Python refuse and those of C do not
+        where = f"{source}: " if isinstance(source, str) else ""
+        raise ModelFileError(f"{where}the layer list holds a value out of its range: {error}") from error
 
 
 def _check_layers(layers: Any, input_size: int, dtype: np.dtype[Any]) -> tuple[Layer, ...]:

@@ -173,6 +173,42 @@ def test_memory_comes_from_the_allocator_table():
     assert call.search(code_of(CSRC / "runtime/system.c")), "the pattern finds nothing"
 
 
+# Products in the reader of model files, and why they fit: of elements within a tensor whose bytes were counted with
+# checked arithmetic (check_place in header.c), or of the plan of a net (plan.c), whose arena was.
+PRODUCTS_OF_THE_READER = {
+    "attachments.c": {"i * sizeof offset"},
+    "values.c": {"i * sizeof value"},
+    "read.c": {
+        "entry->rows * entry->columns",
+        "t->rows * FNN_PAD_BYTES",
+        "i * FNN_PAD_BYTES",
+        "t->columns * size",
+        "t->offset * size",
+        "i * row",
+        "i * t->stride",
+        "t->stride * size",
+    },
+}
+
+
+def products(source: str) -> set[str]:
+    return {
+        f"{a} * {b}"
+        for a, b in re.findall(r"(?=(?<![\w>.])((?:\w|->|\.)+) \* ((?:sizeof )?(?:\w|->|\.)+))", source)
+        if not (a.isdigit() or a.isupper())
+    }
+
+
+def test_sizes_from_a_file_are_multiplied_with_care():
+    """A new product in the reader, or an allocation of one, must be checked arithmetic or find its place here."""
+    assert products("x = n * sizeof y + a->b * c;") == {"n * sizeof y", "a->b * c"}
+    for path in c_files("model"):
+        code = code_of(path)
+        assert not re.search(r"fnn_allocate\([^;)]*[\w)] [*+] ", code), path.name
+        if path.name not in ("write.c", "model.h"):
+            assert products(code) == PRODUCTS_OF_THE_READER.get(path.name, set()), path.name
+
+
 def test_kernels_call_no_libm():
     functions = "exp expm1 exp2 log log1p log2 log10 tanh erf pow sqrt fma fmax fmin floor ceil round rint fabs"
     call = re.compile(rf"\b(__builtin_)?({'|'.join(functions.split())})[fl]?\s*\(")

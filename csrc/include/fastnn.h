@@ -362,8 +362,10 @@ typedef enum fnn_contents {
 /* Write a file so that its name stands for a whole file at every moment: a temporary file beside it is written, synced
  * and renamed, and the folder synced. `detail` may be NULL.
  * FNN_EIO: the file that was there before is as it was (but where the folder alone could not be synced: it is the new
- * one, whole, and might not survive a loss of power). FNN_EINVAL: a parameter is not finite, or the net is frozen and
- * the contents are a checkpoint. FNN_EOVERFLOW: more layers or tensors than the format holds. FNN_ENOMEM. */
+ * one, whole, and might not survive a loss of power); where the path is no regular file its error is EISDIR or EINVAL.
+ * FNN_EINVAL: a parameter is not finite, a variance negative, a scale of Standardize zero or not a normal number, or
+ * the net is frozen and the contents are a checkpoint. The net must not change meanwhile. FNN_EOVERFLOW: more layers or
+ * tensors than the format holds. FNN_ENOMEM. */
 FNN_API fnn_status fnn_net_save(const fnn_net *net, const char *path, fnn_contents contents, fnn_detail *detail);
 /* The same bytes into memory: *size is its size before and what the file takes after. FNN_EINVAL with a larger *size:
  * the memory is too small (or NULL: to ask). */

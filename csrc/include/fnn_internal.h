@@ -108,7 +108,7 @@ void fnn_model_close(fnn_model *model); /* NULL is allowed */
 fnn_status fnn_model_net(fnn_model *model, fnn_net **net, fnn_detail *detail);
 fnn_contents fnn_model_contents(const fnn_model *model);
 size_t fnn_model_attachment_count(const fnn_model *model);
-fnn_attachment fnn_model_attachment(const fnn_model *model, size_t index);
+fnn_attachment fnn_model_attachment(const fnn_model *model, size_t index); /* all zeros behind the last */
 /* CRC-32 as of zlib, of these bytes after those that gave `crc` (0: none). */
 uint32_t fnn_crc32(uint32_t crc, const void *bytes, size_t size);
 

@@ -97,20 +97,46 @@ static void append_real(fnn_text *text, double value)
     fnn_append(text, "%s", digits);
 }
 
+static const char *skip_digits(const char *text)
+{
+    return text + strspn(text, "0123456789");
+}
+
+/* -?(0|[1-9][0-9]*)(.[0-9]+)?(e[-+]?[0-9]+)?, as in JSON */
+static bool is_real(const char *text)
+{
+    text += *text == '-';
+    const char *end = skip_digits(text);
+    if (end == text || (*text == '0' && end > text + 1))
+        return false;
+    if (*end == '.') {
+        text = end + 1;
+        if ((end = skip_digits(text)) == text)
+            return false;
+    }
+    if (*end == 'e') {
+        text = end + 1;
+        text += *text == '-' || *text == '+';
+        if ((end = skip_digits(text)) == text)
+            return false;
+    }
+    return *end == 0;
+}
+
 static bool read_real(double *value, fnn_span span)
 {
-    char digits[REAL_TEXT], point[REAL_TEXT], *end;
+    char digits[REAL_TEXT], point[REAL_TEXT];
     size_t length = (size_t)(span.end - span.at);
     if (length == 0 || length > MOST_REAL)
         return false;
     memcpy(digits, span.at, length);
     digits[length] = 0;
-    if (strspn(digits, "0123456789.e+-") != length || digits[0] == '.' || digits[0] == '+')
+    if (!is_real(digits))
         return false;
     decimal_point(point);
     replace_once(digits, ".", point);
-    *value = strtod(digits, &end);
-    return *end == 0 && isfinite(*value);
+    *value = strtod(digits, NULL);
+    return isfinite(*value);
 }
 
 /* ---- values ---- */
@@ -221,12 +247,18 @@ static fnn_status read_layer(fnn_layer *layer, size_t index, fnn_span *rest, fnn
     return FNN_OK;
 }
 
+size_t fnn_count_layers(fnn_span text)
+{
+    size_t n = 1;
+    for (; text.at < text.end; text.at++)
+        n += *text.at == ';';
+    return n;
+}
+
 fnn_status fnn_read_layers(fnn_layer *layers, size_t *n, fnn_span text, fnn_detail *detail)
 {
     *n = 0;
     do {
-        if (*n == MOST_LAYERS)
-            return fnn_say(detail, FNN_EFORMAT, "more than %d layers", MOST_LAYERS);
         fnn_status status = read_layer(&layers[*n], *n, &text, detail);
         if (status != FNN_OK)
             return status;

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "model.h"
@@ -16,62 +18,61 @@ static fnn_status io_error(fnn_detail *detail, int error)
     return FNN_EIO;
 }
 
+/* Some file systems let a signal interrupt any call. */
+#define RETRY(result, call) \
+    do                      \
+        (result) = (call);  \
+    while ((result) < 0 && errno == EINTR)
+
+enum { MOST_AT_ONCE = 1 << 30 }; /* bytes of a call: macOS refuses more than 2^31 - 1 */
+
+static size_t at_once(size_t size)
+{
+    return size < MOST_AT_ONCE ? size : MOST_AT_ONCE;
+}
+
 static int open_file(const char *path, int flags, mode_t mode)
 {
     int file;
-    do
-        file = fnn_files.open(path, flags, mode);
-    while (file < 0 && errno == EINTR);
+    RETRY(file, fnn_files.open(path, flags, mode));
     return file;
 }
 
 /* ---- reading ---- */
 
-/* Fills `size` bytes; 0 or an errno value. A file that became shorter meanwhile is EIO. */
-static int read_all(int file, char *bytes, size_t size)
+fnn_status fnn_read_bytes(int file, void *bytes, size_t size, fnn_detail *detail)
 {
-    while (size > 0) {
-        ssize_t n = fnn_files.read(file, bytes, size);
-        if (n < 0 && errno == EINTR)
-            continue;
+    for (char *to = bytes; size > 0;) {
+        ssize_t n;
+        RETRY(n, fnn_files.read(file, to, at_once(size)));
         if (n <= 0)
-            return n < 0 ? errno : EIO;
-        bytes += n;
+            return io_error(detail, n < 0 ? errno : EIO);
+        to += n;
         size -= (size_t)n;
     }
-    return 0;
+    return FNN_OK;
 }
 
-fnn_status fnn_read_file(char **bytes, size_t *size, const char *path, fnn_detail *detail)
+fnn_status fnn_open_file(int *file, size_t *size, const char *path, fnn_detail *detail)
 {
-    *bytes = NULL;
     struct stat about;
-    /* Not to wait for a writer where the path is a pipe. */
-    int file = open_file(path, O_RDONLY | O_NONBLOCK, 0);
-    if (file < 0)
+    int failed;
+    /* Not to wait for a writer where the path is a pipe, nor to be ruled by a terminal. */
+    *file = open_file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
+    if (*file < 0)
         return io_error(detail, errno);
+    RETRY(failed, fnn_files.file_status(*file, &about));
     fnn_status status = FNN_OK;
-    int error = fnn_files.file_status(file, &about) < 0 ? errno : 0;
-    if (error == 0 && S_ISDIR(about.st_mode))
-        error = EISDIR;
-    if (error)
-        status = io_error(detail, error);
+    if (failed || S_ISDIR(about.st_mode))
+        status = io_error(detail, failed ? errno : EISDIR);
     else if (!S_ISREG(about.st_mode))
         status = fnn_say(detail, FNN_EFORMAT, "not a regular file");
     else if ((uintmax_t)about.st_size > PTRDIFF_MAX)
         status = FNN_EOVERFLOW;
-    if (status == FNN_OK) {
+    if (status != FNN_OK)
+        fnn_files.close(*file);
+    else
         *size = (size_t)about.st_size;
-        *bytes = fnn_allocate(*size);
-        status = *bytes ? FNN_OK : FNN_ENOMEM;
-    }
-    if (status == FNN_OK && (error = read_all(file, *bytes, *size)) != 0)
-        status = io_error(detail, error);
-    fnn_files.close(file); /* nothing was written: what it says does not matter */
-    if (status != FNN_OK) {
-        fnn_release(*bytes);
-        *bytes = NULL;
-    }
     return status;
 }
 
@@ -88,9 +89,8 @@ void fnn_put(fnn_sink *sink, const void *bytes, size_t size)
 static fnn_status write_all(fnn_sink *sink, const char *bytes, size_t size)
 {
     while (size > 0) {
-        ssize_t n = fnn_files.write(sink->file, bytes, size);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n;
+        RETRY(n, fnn_files.write(sink->file, bytes, at_once(size)));
         if (n <= 0) {
             sink->system_error = n < 0 ? errno : EIO;
             return FNN_EIO;
@@ -122,12 +122,16 @@ static fnn_status write_to_file(fnn_sink *sink, const void *bytes, size_t size)
     return FNN_OK;
 }
 
-/* What may be replaced: nothing, or a regular file. */
-static int refuse_special_file(const char *path)
+/* What may be replaced: nothing, or a regular file, whose permissions the new one shall not exceed. */
+static int look_at_old_file(mode_t *mode, const char *path)
 {
     struct stat about;
-    if (fnn_files.path_status(path, &about) < 0)
+    int failed;
+    *mode = 0666;
+    RETRY(failed, fnn_files.path_status(path, &about));
+    if (failed)
         return errno == ENOENT ? 0 : errno;
+    *mode &= about.st_mode;
     if (S_ISDIR(about.st_mode))
         return EISDIR;
     return S_ISREG(about.st_mode) ? 0 : EINVAL;
@@ -139,13 +143,18 @@ static size_t folder_length(const char *path)
     return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
-/* A new file in the same folder; the name tells a cleaner what it was. */
-static int create_temporary(char *name, size_t size, const char *path)
+/* A new file in the same folder; the name tells a cleaner what it was. The time is in it because processes that were
+ * killed leave theirs behind, and in a container every process may have the same number. */
+static int create_temporary(char *name, size_t size, const char *path, mode_t mode)
 {
+    static atomic_uint count;
     int file = -1;
     for (int i = 0; i < MOST_ATTEMPTS && file < 0; i++) {
-        snprintf(name, size, "%.*s.fastnn-%ld-%d.tmp", (int)folder_length(path), path, (long)getpid(), i);
-        file = open_file(name, O_WRONLY | O_CREAT | O_EXCL, 0666);
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        snprintf(name, size, "%.*s.fastnn-%ld-%lx%lx-%x.tmp", (int)folder_length(path), path, (long)getpid(),
+                 (unsigned long)now.tv_sec, (unsigned long)now.tv_nsec, atomic_fetch_add(&count, 1));
+        file = open_file(name, O_WRONLY | O_CREAT | O_EXCL, mode);
         if (file < 0 && errno != EEXIST)
             break;
     }
@@ -155,13 +164,12 @@ static int create_temporary(char *name, size_t size, const char *path)
 static int sync_file(int file)
 {
     int failed;
-    do
-        failed = fnn_files.sync(file);
-    while (failed && errno == EINTR);
+    RETRY(failed, fnn_files.sync(file));
     return failed ? errno : 0;
 }
 
-/* A renamed file survives a loss of power once its folder is written. Some file systems cannot sync folders. */
+/* A renamed file survives a loss of power once its folder is written. Some file systems cannot sync folders, and one
+ * that may not be read cannot be opened for it. */
 static int sync_folder(char *name, const char *path)
 {
     size_t length = folder_length(path);
@@ -169,7 +177,7 @@ static int sync_folder(char *name, const char *path)
     name[length ? length : 1] = 0;
     int folder = open_file(name, O_RDONLY | O_DIRECTORY, 0);
     if (folder < 0)
-        return errno;
+        return errno == EACCES ? 0 : errno;
     int error = sync_file(folder);
     fnn_files.close(folder);
     return error == EINVAL ? 0 : error;
@@ -189,28 +197,36 @@ static void fill(fnn_sink *sink, void (*emit)(fnn_sink *, const void *), const v
     }
 }
 
+static int rename_file(const char *from, const char *to)
+{
+    int failed;
+    RETRY(failed, fnn_files.rename(from, to));
+    return failed ? errno : 0;
+}
+
 fnn_status fnn_replace_file(const char *path, void (*emit)(fnn_sink *, const void *), const void *argument,
                             fnn_detail *detail)
 {
-    enum { TEMPORARY_NAME = 64 };
-    size_t name_size = folder_length(path) + TEMPORARY_NAME;
-    int error = folder_length(path) > PATH_MAX ? ENAMETOOLONG : refuse_special_file(path);
+    enum { TEMPORARY_NAME = 96 };
+    size_t name_size, size;
+    mode_t mode;
+    int error = folder_length(path) > PATH_MAX ? ENAMETOOLONG : look_at_old_file(&mode, path);
     if (error)
         return io_error(detail, error);
-    char *memory = fnn_allocate(BUFFER_BYTES + name_size), *name = memory + BUFFER_BYTES;
+    if (!fnn_size_add(&name_size, folder_length(path), TEMPORARY_NAME) || !fnn_size_add(&size, name_size, BUFFER_BYTES))
+        return FNN_EOVERFLOW;
+    char *memory = fnn_allocate(size), *name = memory + BUFFER_BYTES;
     if (!memory)
         return FNN_ENOMEM;
-    fnn_sink sink = {.write = write_to_file, .memory = memory, .file = create_temporary(name, name_size, path)};
+    fnn_sink sink = {.write = write_to_file, .memory = memory, .file = create_temporary(name, name_size, path, mode)};
     fnn_status status = FNN_EIO;
     error = errno;
     if (sink.file >= 0) {
         fill(&sink, emit, argument);
         status = sink.status;
         error = sink.system_error;
-        if (status == FNN_OK && fnn_files.rename(name, path) < 0) {
-            error = errno;
+        if (status == FNN_OK && (error = rename_file(name, path)) != 0)
             status = FNN_EIO;
-        }
         if (status != FNN_OK)
             fnn_files.unlink(name);
         else if ((error = sync_folder(name, path)) != 0)

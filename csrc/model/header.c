@@ -87,7 +87,7 @@ static bool name_character(char c)
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '.';
 }
 
-static bool valid_name(fnn_span name)
+bool fnn_valid_name(fnn_span name)
 {
     if (name.at == name.end || name.end - name.at > MOST_NAME)
         return false;
@@ -137,9 +137,9 @@ static bool take_entry(fnn_entry *entry, fnn_span *text)
         } else if (fnn_span_is(key, "shape")) {
             field = take_integers(values, &n, 2, text) && set_shape(entry, values, n) ? SHAPE : 0;
         } else if (fnn_span_is(key, "data_offsets")) {
-            field = take_integers(values, &n, 2, text) && n == 2 && values[0] <= values[1] && values[1] <= SIZE_MAX
-                        ? OFFSETS
-                        : 0;
+            if (!take_integers(values, &n, 2, text) || n != 2 || values[0] > values[1] || values[1] > SIZE_MAX)
+                return false;
+            field = OFFSETS;
             entry->begin = (size_t)values[0];
             entry->end = (size_t)values[1];
         }
@@ -164,7 +164,7 @@ static fnn_status check_place(const fnn_entry *entry, size_t expected_begin, fnn
 
 /* ---- the whole ---- */
 
-/* Metadata into pairs, which may be NULL where they are only counted. */
+/* Metadata into pairs, which may be NULL where they are only counted: those behind MOST_PAIRS as well. */
 static bool take_metadata(fnn_header *header, fnn_span *text)
 {
     if (!take(text, "{"))
@@ -205,10 +205,12 @@ static fnn_status parse(fnn_header *header, char *begin, size_t size, size_t dat
         if (fnn_span_is(name, "__metadata__")) {
             if (metadata || !take_metadata(header, &text))
                 return malformed(&text, begin, detail);
+            if (header->n_pairs > MOST_PAIRS)
+                return fnn_say(detail, FNN_EFORMAT, "more than %d pairs of metadata", MOST_PAIRS);
             metadata = true;
             continue;
         }
-        if (!valid_name(name) || !take_entry(&entry, &text))
+        if (!fnn_valid_name(name) || !take_entry(&entry, &text))
             return malformed(&text, begin, detail);
         if (++header->n_entries > MOST_TENSORS)
             return fnn_say(detail, FNN_EFORMAT, "more than %d tensors", MOST_TENSORS);
@@ -263,12 +265,18 @@ static fnn_status refuse_repetitions(const fnn_header *header, fnn_detail *detai
 
 fnn_status fnn_read_header(fnn_header *header, char *text, size_t size, size_t data_size, fnn_detail *detail)
 {
+    size_t pairs_size, entries_size;
     *header = (fnn_header){0};
+    if (!fnn_is_utf8((fnn_span){text, text + size}))
+        return fnn_say(detail, FNN_EFORMAT, "the header is not UTF-8");
     fnn_status status = parse(header, text, size, data_size, detail);
     if (status != FNN_OK)
         return status;
-    header->pairs = fnn_allocate(header->n_pairs * sizeof *header->pairs);
-    header->entries = fnn_allocate(header->n_entries * sizeof *header->entries);
+    if (!fnn_size_multiply(&pairs_size, header->n_pairs, sizeof *header->pairs) ||
+        !fnn_size_multiply(&entries_size, header->n_entries, sizeof *header->entries))
+        return FNN_EOVERFLOW;
+    header->pairs = fnn_allocate(pairs_size);
+    header->entries = fnn_allocate(entries_size);
     if (!header->pairs || !header->entries)
         return FNN_ENOMEM;
     status = parse(header, text, size, data_size, detail);

@@ -21,10 +21,12 @@ enum {
     MOST_HEADER = 1 << 20,
     MOST_TENSORS = 4096,
     MOST_LAYERS = 4096,
+    MOST_PAIRS = 8192, /* of metadata */
     MOST_NAME = 128,
     DATA_ALIGNMENT = 64, /* of the first tensor in a file that we write */
     CRC_DIGITS = 8
 };
+#define MOST_COUNT ((uint64_t)INT64_MAX) /* of passes and updates */
 
 /* ---- text.c: the sentence for the caller, text of a known most length, names in tables ---- */
 
@@ -50,11 +52,14 @@ bool fnn_span_is(fnn_span span, const char *text);
 bool fnn_accept(fnn_span *span, const char *text);
 /* The whole span is a decimal number without a sign or leading zeros. */
 bool fnn_span_integer(uint64_t *value, fnn_span span);
+bool fnn_is_utf8(fnn_span span);
 
 /* ---- arch.c: the layer list as text ---- */
 
 void fnn_append_layers(fnn_text *text, const fnn_layer *layers, size_t n);
-/* Layers (MOST_LAYERS have room) from text. */
+/* Most records that the text may hold. */
+size_t fnn_count_layers(fnn_span text);
+/* Layers (as many as were counted have room) from text. */
 fnn_status fnn_read_layers(fnn_layer *layers, size_t *n, fnn_span text, fnn_detail *detail);
 
 /* ---- header.c: JSON as far as safetensors needs it ---- */
@@ -80,19 +85,43 @@ typedef struct fnn_header {
 /* Parses and checks all that does not depend on what the file is for: syntax, limits, no key twice, entries that follow
  * each other without gaps up to data_size. The text is private and may be written to. */
 fnn_status fnn_read_header(fnn_header *header, char *text, size_t size, size_t data_size, fnn_detail *detail);
+bool fnn_valid_name(fnn_span name); /* of a tensor */
 const fnn_pair *fnn_find_pair(const fnn_header *header, const char *key);
 fnn_entry *fnn_find_entry(const fnn_header *header, const char *name);
 size_t fnn_item_size(fnn_dtype dtype);
 const char *fnn_dtype_name(fnn_dtype dtype); /* "F32" */
 
+/* ---- values.c: what the numbers must be ---- */
+
+typedef enum fnn_demand {
+    FNN_ANY_VALUE,
+    FNN_FINITE,
+    FNN_NOT_NEGATIVE,
+    FNN_DIVISOR,        /* a normal number: its inverse is one too, or nearly */
+    FNN_DIVISOR_OR_NONE /* or zeros everywhere, which say that there are none yet */
+} fnn_demand;
+
+/* The dtype is one of the net unless any value will do. */
+fnn_status fnn_check_values(const char *name, fnn_dtype dtype, const void *values, size_t n, fnn_demand demand,
+                            fnn_detail *detail);
+fnn_demand fnn_demand_of(const fnn_net *net, const fnn_tensor *tensor);
+
 /* ---- attachments.c: what may stand in a file beside the net ---- */
 
-fnn_status fnn_check_attachment_name(const char *name, fnn_dtype dtype, size_t rank, fnn_contents contents,
-                                     fnn_detail *detail);
+enum { MOST_PARTNER = MOST_NAME + 8 };
+
+/* The other half of a list of strings: NAME.offsets for NAME.utf8 and the other way round; false for all else. */
+bool fnn_partner_name(char partner[MOST_PARTNER], const char *name);
+/* Name, dtype, rank and values; `partner` is NULL where the file has none. */
+fnn_status fnn_check_attachment(const fnn_attachment *a, const fnn_attachment *partner, fnn_contents contents,
+                                fnn_detail *detail);
 
 /* ---- file.c: whole files through the table of I/O functions ---- */
 
-fnn_status fnn_read_file(char **bytes, size_t *size, const char *path, fnn_detail *detail);
+/* A regular file and its size. */
+fnn_status fnn_open_file(int *file, size_t *size, const char *path, fnn_detail *detail);
+/* The next `size` bytes. A file that became shorter meanwhile is EIO. */
+fnn_status fnn_read_bytes(int file, void *bytes, size_t size, fnn_detail *detail);
 
 /* Where a file's bytes go; the first failure stays. */
 typedef struct fnn_sink {

@@ -1,16 +1,16 @@
 /* Reading a model file: header, layers, what the layers need, CRCs and values; only then is a net built. */
-#include <float.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "model.h"
 
 struct fnn_model {
-    char *file; /* the whole file where we read it; NULL where the bytes are the caller's */
-    char *text; /* a copy of the header, so that what was checked cannot change */
+    char *header_bytes; /* as they stand in the file; ours, so that what was checked cannot change */
+    char *text;         /* behind them: the same again, for the parser to write in */
     size_t text_size;
+    char *own_data; /* where we read them; NULL where they are the caller's */
     const char *data;
+    size_t data_size;
     fnn_header header;
     fnn_contents contents;
     fnn_net *net; /* planned, without parameters; NULL once it is handed out */
@@ -69,9 +69,9 @@ static bool crc_is(fnn_span value, uint32_t crc)
 }
 
 /* Over the header with its own digits as zeros. */
-static fnn_status check_header_crc(const fnn_model *model, const char *header, fnn_detail *detail)
+static fnn_status check_header_crc(const fnn_model *model, fnn_detail *detail)
 {
-    const char zeros[CRC_DIGITS + 1] = "00000000";
+    const char zeros[CRC_DIGITS + 1] = "00000000", *header = model->header_bytes;
     fnn_span value;
     fnn_status status = find_value(&value, model, "fastnn.header_crc", detail);
     if (status != FNN_OK)
@@ -127,6 +127,21 @@ static fnn_status refuse_unknown_keys(const fnn_model *model, fnn_detail *detail
 
 /* ---- the net that the file describes ---- */
 
+/* More tensors than a file can hold: the plan of such a net would be made in vain. */
+static bool too_many_tensors(const fnn_layer *layers, size_t n)
+{
+    enum { OF_BATCHNORM = 4, OF_ANY_OTHER = 2 };
+    size_t tensors = 0;
+    for (size_t i = 0; i < n; i++)
+        if (layers[i].kind == FNN_BATCHNORM)
+            tensors += OF_BATCHNORM;
+        else if (layers[i].kind == FNN_DENSE)
+            tensors += layers[i].use_bias ? OF_ANY_OTHER : 1;
+        else if (layers[i].kind == FNN_STANDARDIZE)
+            tensors += OF_ANY_OTHER;
+    return tensors > MOST_TENSORS;
+}
+
 static fnn_status plan_net(fnn_model *model, fnn_detail *detail)
 {
     uint64_t input_size = 0, seed = 0, frozen = 0;
@@ -147,10 +162,18 @@ static fnn_status plan_net(fnn_model *model, fnn_detail *detail)
         status = find_value(&arch, model, "fastnn.arch", detail);
     if (status != FNN_OK)
         return status;
-    fnn_layer *layers = fnn_allocate(MOST_LAYERS * sizeof *layers);
+    n = fnn_count_layers(arch);
+    if (n > MOST_LAYERS)
+        return fnn_say(detail, FNN_EFORMAT, "more than %d layers", MOST_LAYERS);
+    size_t layers_size;
+    if (!fnn_size_multiply(&layers_size, n, sizeof(fnn_layer)))
+        return FNN_EOVERFLOW;
+    fnn_layer *layers = fnn_allocate(layers_size);
     if (!layers)
         return FNN_ENOMEM;
     status = fnn_read_layers(layers, &n, arch, detail);
+    if (status == FNN_OK && too_many_tensors(layers, n))
+        status = fnn_say(detail, FNN_EFORMAT, "the layers need more than %d tensors", MOST_TENSORS);
     if (status == FNN_OK) {
         status = fnn_plan_net(&model->net, layers, n, (size_t)input_size, dtype ? FNN_FLOAT64 : FNN_FLOAT32, seed);
         if (status == FNN_EINVAL || status == FNN_EOVERFLOW)
@@ -168,54 +191,27 @@ static fnn_status read_training_state(fnn_model *model, fnn_detail *detail)
 {
     if (model->contents != FNN_CHECKPOINT)
         return FNN_OK;
+    /* The numbers are in no file: whoever trains on sets them. These are what a caller who forgets it gets. */
+    static const fnn_optimizer usual[] = {
+        [FNN_SGD] = {.kind = FNN_SGD},
+        [FNN_RMSPROP] = {.kind = FNN_RMSPROP, .beta2 = 0.99, .eps = 1e-8},
+        [FNN_ADAM] = {.kind = FNN_ADAM, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8},
+    };
     int optimizer = 0;
     fnn_net *net = model->net;
     fnn_status status = FIND_NAME(&optimizer, model, "fastnn.optimizer", fnn_optimizer_names, detail);
     if (status == FNN_OK)
-        status = find_integer(&net->counters.passes, model, "fastnn.passes", UINT64_MAX, detail);
+        status = find_integer(&net->counters.passes, model, "fastnn.passes", MOST_COUNT, detail);
     if (status == FNN_OK)
-        status = find_integer(&net->counters.updates, model, "fastnn.updates", UINT64_MAX, detail);
+        status = find_integer(&net->counters.updates, model, "fastnn.updates", MOST_COUNT, detail);
     if (status == FNN_OK)
-        net->optimizer.kind = (fnn_optimizer_kind)optimizer;
+        net->optimizer = usual[optimizer];
     return status;
 }
 
 /* ---- the tensors that it needs ---- */
 
-static double real_at(fnn_dtype dtype, const char *bytes, size_t i)
-{
-    if (dtype == FNN_FLOAT32) {
-        float value;
-        memcpy(&value, bytes + i * sizeof value, sizeof value);
-        return value;
-    }
-    double value;
-    memcpy(&value, bytes + i * sizeof value, sizeof value);
-    return value;
-}
-
-typedef enum demand { FINITE, NOT_NEGATIVE, DIVISOR } demand;
-
-/* A divisor is a normal number; zeros everywhere say that there are none yet. */
-static fnn_status check_values(const fnn_model *model, const fnn_entry *entry, demand demand, fnn_detail *detail)
-{
-    size_t n = entry->rows * entry->columns, zeros = 0;
-    const char *data = model->data + entry->begin;
-    double least = entry->dtype == FNN_FLOAT32 ? (double)FLT_MIN : DBL_MIN;
-    for (size_t i = 0; i < n; i++) {
-        double value = real_at(entry->dtype, data, i);
-        bool zero = value == 0;
-        zeros += zero;
-        if (!isfinite(value) || (demand == NOT_NEGATIVE && value < 0) ||
-            (demand == DIVISOR && !zero && fabs(value) < least))
-            return fnn_say(detail, FNN_EFORMAT, "tensor '%s' has the value %g at element %zu", entry->name, value, i);
-    }
-    if (demand == DIVISOR && zeros != 0 && zeros != n)
-        return fnn_say(detail, FNN_EFORMAT, "tensor '%s' has zeros beside other values", entry->name);
-    return FNN_OK;
-}
-
-static fnn_status take_tensor(fnn_model *model, const fnn_tensor *t, const char *prefix, demand demand,
+static fnn_status take_tensor(fnn_model *model, const fnn_tensor *t, const char *prefix, fnn_demand demand,
                               fnn_detail *detail)
 {
     char name[MOST_NAME + 1];
@@ -231,15 +227,9 @@ static fnn_status take_tensor(fnn_model *model, const fnn_tensor *t, const char 
                        fnn_dtype_name(entry->dtype), entry->rows, entry->columns, fnn_dtype_name(model->net->dtype),
                        rows, columns);
     entry->taken = true;
-    return check_values(model, entry, demand, detail);
-}
-
-static demand demand_of(const char *tensor_name)
-{
-    const char *role = strchr(tensor_name, '.') + 1;
-    if (strcmp(role, "running_var") == 0)
-        return NOT_NEGATIVE;
-    return strcmp(role, "scale") == 0 ? DIVISOR : FINITE;
+    /* the header was refused where this product is not the size of a stretch of the file */
+    return fnn_check_values(entry->name, entry->dtype, model->data + entry->begin, entry->rows * entry->columns, demand,
+                            detail);
 }
 
 static fnn_status take_moments(fnn_model *model, int index, fnn_detail *detail)
@@ -258,7 +248,7 @@ static fnn_status take_moments(fnn_model *model, int index, fnn_detail *detail)
                                 */
             model->has_moments[index] = true;
         }
-        status = take_tensor(model, t, fnn_moment_prefixes[index], index ? NOT_NEGATIVE : FINITE, detail);
+        status = take_tensor(model, t, fnn_moment_prefixes[index], index ? FNN_NOT_NEGATIVE : FNN_FINITE, detail);
     }
     return status;
 }
@@ -268,7 +258,7 @@ static fnn_status take_tensors(fnn_model *model, fnn_detail *detail)
     const fnn_net *net = model->net;
     fnn_status status = FNN_OK;
     for (size_t i = 0; i < net->n_tensors && status == FNN_OK; i++)
-        status = take_tensor(model, &net->tensors[i], "", demand_of(net->tensors[i].name), detail);
+        status = take_tensor(model, &net->tensors[i], "", fnn_demand_of(net, &net->tensors[i]), detail);
     for (int i = 0; i < 2 && status == FNN_OK && model->contents == FNN_CHECKPOINT; i++)
         status = take_moments(model, i, detail);
     return status;
@@ -276,85 +266,23 @@ static fnn_status take_tensors(fnn_model *model, fnn_detail *detail)
 
 /* ---- what is attached ---- */
 
-/* Bytes of the UTF-8 character at `at`, 0 where it is none: no surrogates, nothing longer than needed. */
-static size_t utf8_length(const unsigned char *at, size_t room)
+static fnn_attachment attachment_of(const fnn_model *model, const fnn_entry *entry)
 {
-    static const struct {
-        unsigned char mask, mark;
-        uint32_t least;
-    } forms[] = {{0x80, 0x00, 0}, {0xE0, 0xC0, 0x80}, {0xF0, 0xE0, 0x800}, {0xF8, 0xF0, 0x10000}};
-    enum { MOST_BYTES = 4, CONTINUATION_BITS = 6 };
-    for (size_t n = 1; n <= MOST_BYTES && n <= room; n++) {
-        if ((at[0] & forms[n - 1].mask) != forms[n - 1].mark)
-            continue;
-        uint32_t code = at[0] & (unsigned char)~forms[n - 1].mask;
-        for (size_t i = 1; i < n; i++) {
-            if ((at[i] & 0xC0) != 0x80)
-                return 0;
-            code = code << CONTINUATION_BITS | (at[i] & 0x3F);
-        }
-        bool surrogate = code >= 0xD800 && code <= 0xDFFF;
-        return code >= forms[n - 1].least && code <= 0x10FFFF && !surrogate ? n : 0;
-    }
-    return 0;
-}
-
-static bool is_utf8(const char *bytes, size_t begin, size_t end)
-{
-    while (begin < end) {
-        size_t n = utf8_length((const unsigned char *)bytes + begin, end - begin);
-        if (n == 0)
-            return false;
-        begin += n;
-    }
-    return true;
-}
-
-static bool ends_with(const char *name, const char *suffix)
-{
-    size_t length = strlen(name), n = strlen(suffix);
-    return length >= n && strcmp(name + length - n, suffix) == 0;
-}
-
-/* NAME.offsets beside NAME.utf8, which is missing where all strings are empty. */
-static fnn_status check_strings(const fnn_model *model, const fnn_entry *offsets, fnn_detail *detail)
-{
-    char name[MOST_NAME + 1];
-    int stem = (int)(strlen(offsets->name) - strlen(".offsets"));
-    snprintf(name, sizeof name, "%.*s.utf8", stem, offsets->name);
-    const fnn_entry *utf8 = fnn_find_entry(&model->header, name);
-    size_t size = utf8 ? utf8->rows : 0, before = 0;
-    for (size_t i = 0; i < offsets->rows; i++) {
-        int64_t offset;
-        memcpy(&offset, model->data + offsets->begin + i * sizeof offset, sizeof offset);
-        if (offset < (int64_t)before || (uint64_t)offset > size || (i == 0 && offset != 0) ||
-            (utf8 && !is_utf8(model->data + utf8->begin, before, (size_t)offset)))
-            return fnn_say(detail, FNN_EFORMAT, "tensor '%s': string %zu is not UTF-8 within '%s'", offsets->name, i,
-                           name);
-        before = (size_t)offset;
-    }
-    if (before != size)
-        return fnn_say(detail, FNN_EFORMAT, "tensor '%s' ends at byte %zu of the %zu of '%s'", offsets->name, before,
-                       size, name);
-    return FNN_OK;
+    return (fnn_attachment){.name = entry->name,
+                            .dtype = entry->dtype,
+                            .rows = entry->rows,
+                            .columns = entry->rank == 2 ? entry->columns : 0,
+                            .data = model->data + entry->begin};
 }
 
 static fnn_status check_attachment(const fnn_model *model, const fnn_entry *entry, fnn_detail *detail)
 {
-    fnn_status status = fnn_check_attachment_name(entry->name, entry->dtype, entry->rank, model->contents, detail);
-    if (status != FNN_OK || strncmp(entry->name, "callback.", strlen("callback.")) == 0)
-        return status;
-    if (ends_with(entry->name, ".offsets"))
-        return check_strings(model, entry, detail);
-    if (ends_with(entry->name, ".utf8")) {
-        char name[MOST_NAME + 1 + 4];
-        snprintf(name, sizeof name, "%.*s.offsets", (int)(strlen(entry->name) - strlen(".utf8")), entry->name);
-        if (!fnn_find_entry(&model->header, name))
-            return fnn_say(detail, FNN_EFORMAT, "tensor '%s' needs '%s'", entry->name, name);
-    }
-    return strncmp(entry->name, "preprocess.", strlen("preprocess.")) == 0 && entry->dtype == FNN_FLOAT64
-               ? check_values(model, entry, FINITE, detail)
-               : FNN_OK;
+    char name[MOST_PARTNER];
+    const fnn_entry *other = fnn_partner_name(name, entry->name) ? fnn_find_entry(&model->header, name) : NULL;
+    fnn_attachment a = attachment_of(model, entry), partner;
+    if (other)
+        partner = attachment_of(model, other);
+    return fnn_check_attachment(&a, other ? &partner : NULL, model->contents, detail);
 }
 
 static fnn_status check_crcs(const fnn_model *model, fnn_detail *detail)
@@ -401,36 +329,74 @@ static const char *likeness(const char *bytes, size_t size)
     return "";
 }
 
-static fnn_status check(fnn_model *model, const char *bytes, size_t size, fnn_detail *detail)
+/* Where the bytes come from, in their order: the caller's memory, or an open file. */
+typedef struct source {
+    const char *memory; /* what has not been taken yet */
+    int file;           /* where memory is NULL */
+    size_t size;        /* of the whole */
+} source;
+
+static fnn_status take_bytes(source *s, void *bytes, size_t size, fnn_detail *detail)
 {
+    if (!s->memory)
+        return fnn_read_bytes(s->file, bytes, size, detail);
+    memcpy(bytes, s->memory, size);
+    s->memory += size;
+    return FNN_OK;
+}
+
+static fnn_status read_length(size_t *header_size, source *s, fnn_detail *detail)
+{
+    char start[LENGTH_BYTES];
     uint64_t length;
-    if (size < LENGTH_BYTES)
-        return fnn_say(detail, FNN_EFORMAT, "not a fastnn model: the file has %zu bytes", size);
-    memcpy(&length, bytes, LENGTH_BYTES);
-    if (length > MOST_HEADER && length > size - LENGTH_BYTES)
-        return fnn_say(detail, FNN_EFORMAT, "not a fastnn model.%s", likeness(bytes, size));
-    if (length > size - LENGTH_BYTES)
+    if (s->size < LENGTH_BYTES)
+        return fnn_say(detail, FNN_EFORMAT, "not a fastnn model: the file has %zu bytes", s->size);
+    fnn_status status = take_bytes(s, start, LENGTH_BYTES, detail);
+    if (status != FNN_OK)
+        return status;
+    memcpy(&length, start, LENGTH_BYTES);
+    if (length > MOST_HEADER && length > s->size - LENGTH_BYTES)
+        return fnn_say(detail, FNN_EFORMAT, "not a fastnn model.%s", likeness(start, LENGTH_BYTES));
+    if (length > s->size - LENGTH_BYTES)
         return fnn_say(
             detail, FNN_EFORMAT,
-            "the file is %zu bytes, its header alone declares %llu: incomplete copy or interrupted download?", size,
+            "the file is %zu bytes, its header alone declares %llu: incomplete copy or interrupted download?", s->size,
             (unsigned long long)length);
     if (length > MOST_HEADER)
         return fnn_say(detail, FNN_EFORMAT, "a header of %llu bytes; a fastnn model has at most %d",
                        (unsigned long long)length, MOST_HEADER);
-    const char *header = bytes + LENGTH_BYTES;
-    model->text_size = (size_t)length;
-    model->data = header + length;
-    model->text = fnn_allocate(model->text_size);
-    if (!model->text)
+    *header_size = (size_t)length;
+    return FNN_OK;
+}
+
+static fnn_status take_header(fnn_model *model, source *s, fnn_detail *detail)
+{
+    size_t both;
+    fnn_status status = read_length(&model->text_size, s, detail);
+    if (status != FNN_OK)
+        return status;
+    model->data_size = s->size - LENGTH_BYTES - model->text_size;
+    if (!fnn_size_add(&both, model->text_size, model->text_size))
+        return FNN_EOVERFLOW;
+    model->header_bytes = fnn_allocate(both);
+    if (!model->header_bytes)
         return FNN_ENOMEM;
-    memcpy(model->text, header, model->text_size);
+    model->text = model->header_bytes + model->text_size;
+    status = take_bytes(s, model->header_bytes, model->text_size, detail);
+    memcpy(model->text, model->header_bytes, model->text_size);
+    return status;
+}
+
+/* All that can be known before the tensors are looked at: only then is a file's data read, so that one of another kind
+ * is refused at once, however large it is. */
+static fnn_status check_header(fnn_model *model, fnn_detail *detail)
+{
     int contents = 0;
-    fnn_status status =
-        fnn_read_header(&model->header, model->text, model->text_size, size - LENGTH_BYTES - model->text_size, detail);
+    fnn_status status = fnn_read_header(&model->header, model->text, model->text_size, model->data_size, detail);
     if (status == FNN_OK)
         status = check_format(model, detail);
     if (status == FNN_OK)
-        status = check_header_crc(model, header, detail);
+        status = check_header_crc(model, detail);
     if (status == FNN_OK)
         status = FIND_NAME(&contents, model, "fastnn.kind", fnn_contents_names, detail);
     if (status != FNN_OK)
@@ -441,8 +407,21 @@ static fnn_status check(fnn_model *model, const char *bytes, size_t size, fnn_de
         status = plan_net(model, detail);
     if (status == FNN_OK)
         status = read_training_state(model, detail);
-    if (status == FNN_OK)
-        status = check_crcs(model, detail);
+    return status;
+}
+
+static fnn_status take_data(fnn_model *model, source *s, fnn_detail *detail)
+{
+    model->data = s->memory;
+    if (s->memory)
+        return FNN_OK;
+    model->data = model->own_data = fnn_allocate(model->data_size);
+    return model->own_data ? take_bytes(s, model->own_data, model->data_size, detail) : FNN_ENOMEM;
+}
+
+static fnn_status check_data(fnn_model *model, fnn_detail *detail)
+{
+    fnn_status status = check_crcs(model, detail);
     if (status == FNN_OK)
         status = take_tensors(model, detail);
     for (size_t i = 0; i < model->header.n_entries && status == FNN_OK; i++)
@@ -451,44 +430,49 @@ static fnn_status check(fnn_model *model, const char *bytes, size_t size, fnn_de
     return status;
 }
 
+static fnn_status open_model(fnn_model **result, source *s, fnn_detail *detail)
+{
+    fnn_model *model = fnn_allocate(sizeof *model);
+    if (!model)
+        return FNN_ENOMEM;
+    fnn_status status = take_header(model, s, detail);
+    if (status == FNN_OK)
+        status = check_header(model, detail);
+    if (status == FNN_OK)
+        status = take_data(model, s, detail);
+    if (status == FNN_OK)
+        status = check_data(model, detail);
+    if (status == FNN_OK)
+        *result = model;
+    else
+        fnn_model_close(model);
+    return status;
+}
+
 fnn_status fnn_model_open_memory(fnn_model **result, const void *bytes, size_t size, fnn_detail *detail)
 {
+    source s = {.memory = bytes, .size = size};
     if (detail)
         *detail = (fnn_detail){0};
     if (!result)
         return FNN_EINVAL;
     *result = NULL;
-    if (!bytes && size > 0)
-        return FNN_EINVAL;
-    fnn_model *model = fnn_allocate(sizeof *model);
-    if (!model)
-        return FNN_ENOMEM;
-    fnn_status status = check(model, bytes, size, detail);
-    if (status != FNN_OK) {
-        fnn_model_close(model);
-        return status;
-    }
-    *result = model;
-    return FNN_OK;
+    return bytes ? open_model(result, &s, detail) : FNN_EINVAL;
 }
 
 fnn_status fnn_model_open(fnn_model **result, const char *path, fnn_detail *detail)
 {
-    char *bytes;
-    size_t size;
+    source s = {0};
     if (detail)
         *detail = (fnn_detail){0};
-    if (!result || !path)
+    if (!result)
         return FNN_EINVAL;
     *result = NULL;
-    fnn_status status = fnn_read_file(&bytes, &size, path, detail);
+    fnn_status status = path ? fnn_open_file(&s.file, &s.size, path, detail) : FNN_EINVAL;
     if (status != FNN_OK)
         return status;
-    status = fnn_model_open_memory(result, bytes, size, detail);
-    if (status == FNN_OK)
-        (*result)->file = bytes;
-    else
-        fnn_release(bytes);
+    status = open_model(result, &s, detail);
+    fnn_files.close(s.file); /* nothing was written: what it says does not matter */
     return status;
 }
 
@@ -499,31 +483,48 @@ void fnn_model_close(fnn_model *model)
     fnn_net_free(model->net);
     fnn_release(model->header.pairs);
     fnn_release(model->header.entries);
-    fnn_release(model->text);
-    fnn_release(model->file);
+    fnn_release(model->header_bytes);
+    fnn_release(model->own_data);
     fnn_release(model);
 }
 
 /* ---- the net ---- */
 
+/* Where to put row i of a frozen matrix: into its panels, see fnn_net_freeze. */
+static void copy_into_panels(char *panels, const char *row, const fnn_tensor *t, size_t i, size_t row_bytes)
+{
+    for (size_t begin = 0; begin < row_bytes; begin += FNN_PAD_BYTES, panels += t->rows * FNN_PAD_BYTES) {
+        size_t n = row_bytes - begin < FNN_PAD_BYTES ? row_bytes - begin : FNN_PAD_BYTES;
+        memcpy(panels + i * FNN_PAD_BYTES, row + begin, n);
+    }
+}
+
+/* The plan has all of these products: the arena would not fit the address space if one of them did not. */
 static void copy_tensor(const fnn_model *model, char *arena, const fnn_tensor *t, const char *prefix)
 {
     char name[MOST_NAME + 1];
     snprintf(name, sizeof name, "%s%s", prefix, t->name);
     size_t size = model->net->real_size, row = t->columns * size;
     const char *from = model->data + fnn_find_entry(&model->header, name)->begin;
-    for (size_t i = 0; i < t->rows; i++)
-        memcpy(arena + (t->offset + i * t->stride) * size, from + i * row, row);
+    char *to = arena + t->offset * size;
+    for (size_t i = 0; i < t->rows; i++) {
+        if (model->frozen && !fnn_is_vector(model->net, t))
+            copy_into_panels(to, from + i * row, t, i, row);
+        else
+            memcpy(to + i * t->stride * size, from + i * row, row);
+    }
 }
 
 fnn_status fnn_model_net(fnn_model *model, fnn_net **result, fnn_detail *detail)
 {
     if (detail)
         *detail = (fnn_detail){0};
-    *result = NULL;
-    fnn_net *net = model->net;
-    if (!net)
+    if (!result)
         return FNN_EINVAL;
+    *result = NULL;
+    if (!model || !model->net)
+        return FNN_EINVAL;
+    fnn_net *net = model->net;
     fnn_status status = fnn_allocate_parameters(net);
     for (int i = 0; i < 2 && status == FNN_OK; i++)
         if (model->has_moments[i])
@@ -536,61 +537,55 @@ fnn_status fnn_model_net(fnn_model *model, fnn_net **result, fnn_detail *detail)
             if (model->has_moments[j] && net->tensors[i].trainable)
                 copy_tensor(model, net->moments[j], &net->tensors[i], fnn_moment_prefixes[j]);
     }
-    status = model->frozen ? fnn_net_freeze(net) : FNN_OK;
-    if (status == FNN_OK) {
-        *result = net;
-        model->net = NULL;
-    }
-    return status;
+    net->frozen = model->frozen;
+    *result = net;
+    model->net = NULL;
+    return FNN_OK;
 }
 
 fnn_contents fnn_model_contents(const fnn_model *model)
 {
-    return model->contents;
+    return model ? model->contents : FNN_MODEL;
 }
 
 size_t fnn_model_attachment_count(const fnn_model *model)
 {
     size_t count = 0;
-    for (size_t i = 0; i < model->header.n_entries; i++)
+    for (size_t i = 0; model && i < model->header.n_entries; i++)
         count += !model->header.entries[i].taken;
     return count;
 }
 
 fnn_attachment fnn_model_attachment(const fnn_model *model, size_t index)
 {
-    const fnn_entry *entry = model->header.entries;
-    while (entry->taken || index-- > 0)
-        entry++;
-    return (fnn_attachment){.name = entry->name,
-                            .dtype = entry->dtype,
-                            .rows = entry->rows,
-                            .columns = entry->rank == 2 ? entry->columns : 0,
-                            .data = model->data + entry->begin};
+    for (size_t i = 0; model && i < model->header.n_entries; i++)
+        if (!model->header.entries[i].taken && index-- == 0)
+            return attachment_of(model, &model->header.entries[i]);
+    return (fnn_attachment){0};
 }
 
-static fnn_status finish_load(fnn_status status, fnn_model *model, fnn_net **net, fnn_detail *detail)
+fnn_status fnn_net_load(fnn_net **net, const char *path, fnn_detail *detail)
 {
+    fnn_model *model;
+    if (!net)
+        return FNN_EINVAL;
+    *net = NULL;
+    fnn_status status = fnn_model_open(&model, path, detail);
     if (status == FNN_OK)
         status = fnn_model_net(model, net, detail);
     fnn_model_close(model);
     return status;
 }
 
-fnn_status fnn_net_load(fnn_net **net, const char *path, fnn_detail *detail)
-{
-    fnn_model *model = NULL;
-    if (!net)
-        return FNN_EINVAL;
-    *net = NULL;
-    return finish_load(fnn_model_open(&model, path, detail), model, net, detail);
-}
-
 fnn_status fnn_net_load_memory(fnn_net **net, const void *bytes, size_t size, fnn_detail *detail)
 {
-    fnn_model *model = NULL;
+    fnn_model *model;
     if (!net)
         return FNN_EINVAL;
     *net = NULL;
-    return finish_load(fnn_model_open_memory(&model, bytes, size, detail), model, net, detail);
+    fnn_status status = fnn_model_open_memory(&model, bytes, size, detail);
+    if (status == FNN_OK)
+        status = fnn_model_net(model, net, detail);
+    fnn_model_close(model);
+    return status;
 }

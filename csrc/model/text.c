@@ -11,6 +11,10 @@ fnn_status fnn_say(fnn_detail *detail, fnn_status status, const char *format, ..
         va_start(arguments, format);
         vsnprintf(detail->text, sizeof detail->text, format, arguments);
         va_end(arguments);
+        /* The file may have put anything between our words. */
+        for (char *c = detail->text; *c; c++)
+            if (*c < ' ' || *c > '~')
+                *c = '?';
     }
     return status;
 }
@@ -53,5 +57,39 @@ bool fnn_span_integer(uint64_t *value, fnn_span span)
             __builtin_add_overflow(sum, (uint64_t)(*span.at - '0'), &sum))
             return false;
     *value = sum;
+    return true;
+}
+
+/* Bytes of the UTF-8 character at `at`, 0 where it is none: no surrogates, nothing longer than needed. */
+static size_t utf8_length(const unsigned char *at, size_t room)
+{
+    static const struct {
+        unsigned char mask, mark;
+        uint32_t least;
+    } forms[] = {{0x80, 0x00, 0}, {0xE0, 0xC0, 0x80}, {0xF0, 0xE0, 0x800}, {0xF8, 0xF0, 0x10000}};
+    enum { MOST_BYTES = 4, CONTINUATION_BITS = 6 };
+    for (size_t n = 1; n <= MOST_BYTES && n <= room; n++) {
+        if ((at[0] & forms[n - 1].mask) != forms[n - 1].mark)
+            continue;
+        uint32_t code = at[0] & (unsigned char)~forms[n - 1].mask;
+        for (size_t i = 1; i < n; i++) {
+            if ((at[i] & 0xC0) != 0x80)
+                return 0;
+            code = code << CONTINUATION_BITS | (at[i] & 0x3F);
+        }
+        bool surrogate = code >= 0xD800 && code <= 0xDFFF;
+        return code >= forms[n - 1].least && code <= 0x10FFFF && !surrogate ? n : 0;
+    }
+    return 0;
+}
+
+bool fnn_is_utf8(fnn_span span)
+{
+    while (span.at < span.end) {
+        size_t n = utf8_length((const unsigned char *)span.at, (size_t)(span.end - span.at));
+        if (n == 0)
+            return false;
+        span.at += n;
+    }
     return true;
 }

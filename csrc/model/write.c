@@ -40,34 +40,42 @@ static fnn_status add_item(writer *w, const item *template, fnn_detail *detail)
     return FNN_OK;
 }
 
-/* The padding is zero: an arena may be looked at as a whole. */
-static fnn_status check_finite(const fnn_net *net, const item *tensor, fnn_detail *detail)
+/* What the reader would refuse is not written. The padding is zero: an arena may be looked at as a whole. */
+static fnn_status check_tensor(const fnn_net *net, const item *added, fnn_demand demand, fnn_detail *detail)
 {
-    const fnn_tensor *t = tensor->tensor;
-    const char *begin = tensor->data + t->offset * net->real_size;
-    if (net->kernels->first_nonfinite(begin, t->rows * t->stride) < 0)
+    const fnn_tensor *t = added->tensor;
+    const char *begin = added->data + t->offset * net->real_size;
+    size_t n = t->rows * t->stride;
+    if (net->kernels->first_nonfinite(begin, n) >= 0)
+        return fnn_say(detail, FNN_EINVAL, "tensor '%s' has a value that is not finite; such a net cannot be saved",
+                       added->name);
+    if (demand == FNN_FINITE)
         return FNN_OK;
-    return fnn_say(detail, FNN_EINVAL, "tensor '%s' has a value that is not finite; such a net cannot be saved",
-                   tensor->name);
+    if (demand != FNN_NOT_NEGATIVE)
+        n = t->columns; /* a vector, whose padding is no divisor */
+    return fnn_check_values(added->name, added->dtype, begin, n, demand, detail) == FNN_OK ? FNN_OK : FNN_EINVAL;
 }
 
-static fnn_status add_tensors(writer *w, const char *prefix, const void *arena, bool trainable_only, fnn_detail *detail)
+/* The tensors of the net (moment -1), or those of an optimizer buffer. */
+static fnn_status add_tensors(writer *w, int moment, fnn_detail *detail)
 {
     const fnn_net *net = w->net;
+    const char *prefix = moment < 0 ? "" : fnn_moment_prefixes[moment];
     for (size_t i = 0; i < net->n_tensors; i++) {
         const fnn_tensor *t = &net->tensors[i];
-        if (trainable_only && !t->trainable)
+        if (moment >= 0 && !t->trainable)
             continue;
         bool vector = fnn_is_vector(net, t);
         item added = {.dtype = net->dtype,
                       .rows = vector ? t->columns : t->rows,
                       .columns = vector ? 0 : t->columns,
                       .tensor = t,
-                      .data = arena};
+                      .data = moment < 0 ? net->parameters : net->moments[moment]};
+        fnn_demand demand = moment < 0 ? fnn_demand_of(net, t) : moment ? FNN_NOT_NEGATIVE : FNN_FINITE;
         snprintf(added.name, sizeof added.name, "%s%s", prefix, t->name);
         fnn_status status = add_item(w, &added, detail);
         if (status == FNN_OK)
-            status = check_finite(net, &added, detail);
+            status = check_tensor(net, &added, demand, detail);
         if (status != FNN_OK)
             return status;
     }
@@ -76,13 +84,48 @@ static fnn_status add_tensors(writer *w, const char *prefix, const void *arena, 
 
 static fnn_status add_attachment(writer *w, const fnn_attachment *a, fnn_detail *detail)
 {
+    if (!a->name || !a->data || a->dtype > FNN_INT64)
+        return fnn_say(detail, FNN_EINVAL, "an attachment has no name, no data or an unknown dtype");
     item added = {.dtype = a->dtype, .rows = a->rows, .columns = a->columns, .data = a->data};
-    if (strlen(a->name) > MOST_NAME)
-        return fnn_say(detail, FNN_EINVAL, "the name of a tensor has more than %d characters", MOST_NAME);
+    if (!fnn_valid_name((fnn_span){a->name, a->name + strlen(a->name)}))
+        return fnn_say(detail, FNN_EINVAL, "the name '%.40s' is not of 1 to %d characters A-Z a-z 0-9 _ .", a->name,
+                       MOST_NAME);
     snprintf(added.name, sizeof added.name, "%s", a->name);
-    if (fnn_check_attachment_name(a->name, a->dtype, a->columns ? 2 : 1, w->contents, detail) != FNN_OK)
-        return FNN_EINVAL;
     return add_item(w, &added, detail);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const item *)a)->name, ((const item *)b)->name);
+}
+
+static fnn_attachment attachment_of(const item *source)
+{
+    return (fnn_attachment){source->name, source->dtype, source->rows, source->columns, source->data};
+}
+
+/* Among items in the order of their names. */
+static fnn_status check_attachments(const writer *w, fnn_detail *detail)
+{
+    item partner_key;
+    for (size_t i = 0; i < w->n; i++) {
+        if (i > 0 && compare_names(&w->items[i - 1], &w->items[i]) == 0)
+            return fnn_say(detail, FNN_EINVAL, "tensor '%s' is there twice", w->items[i].name);
+        if (w->items[i].tensor)
+            continue;
+        char name[MOST_PARTNER];
+        fnn_attachment a = attachment_of(&w->items[i]), partner;
+        const item *other = NULL;
+        if (fnn_partner_name(name, a.name) && strlen(name) <= MOST_NAME) {
+            snprintf(partner_key.name, sizeof partner_key.name, "%.*s", MOST_NAME, name);
+            other = bsearch(&partner_key, w->items, w->n, sizeof *w->items, compare_names);
+        }
+        if (other)
+            partner = attachment_of(other);
+        if (fnn_check_attachment(&a, other ? &partner : NULL, w->contents, detail) != FNN_OK)
+            return FNN_EINVAL;
+    }
+    return FNN_OK;
 }
 
 /* By size of element, so that each tensor is aligned to it without gaps. */
@@ -98,23 +141,33 @@ static int compare_items(const void *a, const void *b)
 static fnn_status collect(writer *w, const fnn_attachment *attachments, size_t n, fnn_detail *detail)
 {
     const fnn_net *net = w->net;
-    if (net->n_layers > MOST_LAYERS || 3 * net->n_tensors + n > 3 * MOST_TENSORS)
+    if (net->inputs > INT32_MAX || net->counters.passes > MOST_COUNT || net->counters.updates > MOST_COUNT)
+        return fnn_say(detail, FNN_EOVERFLOW, "the format holds at most 2^31 - 1 inputs, and 2^63 - 1 steps");
+    if (net->n_layers > MOST_LAYERS || net->n_tensors > MOST_TENSORS || n > MOST_TENSORS)
         return fnn_say(detail, FNN_EOVERFLOW, "the format holds at most %d layers and %d tensors", MOST_LAYERS,
                        MOST_TENSORS);
-    w->items = fnn_allocate((3 * net->n_tensors + n) * sizeof *w->items);
+    size_t most = net->n_tensors + n, items_size; /* both are small */
+    if (w->contents == FNN_CHECKPOINT)
+        most += 2 * net->n_tensors;
+    if (!fnn_size_multiply(&items_size, most, sizeof *w->items))
+        return FNN_EOVERFLOW;
+    w->items = fnn_allocate(items_size);
     if (!w->items)
         return FNN_ENOMEM;
-    fnn_status status = add_tensors(w, "", net->parameters, false, detail);
+    fnn_status status = add_tensors(w, -1, detail);
     for (int i = 0; i < 2 && status == FNN_OK && w->contents == FNN_CHECKPOINT; i++)
         if (net->moments[i])
-            status = add_tensors(w, fnn_moment_prefixes[i], net->moments[i], true, detail);
+            status = add_tensors(w, i, detail);
     for (size_t i = 0; i < n && status == FNN_OK; i++)
         status = add_attachment(w, &attachments[i], detail);
     if (status == FNN_OK && w->n > MOST_TENSORS)
         status = fnn_say(detail, FNN_EOVERFLOW, "the format holds at most %d tensors, this would be %zu", MOST_TENSORS,
                          w->n);
-    if (status == FNN_OK)
-        qsort(w->items, w->n, sizeof *w->items, compare_items);
+    if (status != FNN_OK)
+        return status;
+    qsort(w->items, w->n, sizeof *w->items, compare_names);
+    status = check_attachments(w, detail);
+    qsort(w->items, w->n, sizeof *w->items, compare_items);
     return status;
 }
 
@@ -208,11 +261,13 @@ static void append_entries(writer *w)
 
 static fnn_status write_header(writer *w, fnn_detail *detail)
 {
+    enum { OF_A_RECORD = 512, OF_THE_REST = 1024 }; /* a layer's, or a tensor's entry and CRC: both are shorter */
     fnn_text *text = &w->header;
-    text->begin = fnn_allocate(MOST_HEADER + 1);
+    size_t most = OF_THE_REST + OF_A_RECORD * (w->net->n_layers + w->n);
+    text->capacity = (most < MOST_HEADER ? most : MOST_HEADER) + 1; /* and the zero behind it */
+    text->begin = fnn_allocate(text->capacity);
     if (!text->begin)
         return FNN_ENOMEM;
-    text->capacity = MOST_HEADER + 1; /* and the zero behind it */
     fnn_append(text, "{");
     append_metadata(w);
     fnn_append(text, ",\"fastnn.header_crc\":\"");
@@ -236,7 +291,7 @@ static fnn_status begin(writer *w, const fnn_attachment *attachments, size_t n, 
 {
     if (detail)
         *detail = (fnn_detail){0};
-    if (!w->net || w->contents > FNN_CHECKPOINT)
+    if (!w->net || w->contents > FNN_CHECKPOINT || (!attachments && n > 0))
         return FNN_EINVAL;
     if (w->net->frozen && w->contents == FNN_CHECKPOINT)
         return fnn_say(detail, FNN_EINVAL, "a frozen net has nothing to continue from: it cannot be a checkpoint");
@@ -265,10 +320,10 @@ static void end(writer *w)
 fnn_status fnn_model_save(const fnn_net *net, const char *path, fnn_contents contents,
                           const fnn_attachment *attachments, size_t n, fnn_detail *detail)
 {
-    writer w = {.net = net, .contents = contents};
+    writer w = {.net = path ? net : NULL, .contents = contents};
     fnn_status status = begin(&w, attachments, n, detail);
     if (status == FNN_OK)
-        status = path ? fnn_replace_file(path, put_file, &w, detail) : FNN_EINVAL;
+        status = fnn_replace_file(path, put_file, &w, detail);
     end(&w);
     return status;
 }

@@ -283,10 +283,10 @@ fnn_status fnn_train(fnn_net *net, fnn_run *run)
         return FNN_ENOTREADY;
     if (!valid(net, run))
         return FNN_EINVAL;
-    net->link = link_of(run->loss->kind);
     p->status = prepare(&job);
     if (p->status != FNN_OK)
         return p->status;
+    net->link = link_of(run->loss->kind);
     bool stop = false;
     net->statistics_pending = true; /* passes form running statistics for the next update */
     double last_poll = fnn_clock();

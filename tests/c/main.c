@@ -1,4 +1,5 @@
-/* Runs all suites, or those named on the command line; "hash" prints what training came to, bit by bit, instead. */
+/* Runs all suites but the long ones, or those named on the command line; "hash" prints what training came to, bit by
+ * bit, instead. */
 #include <stdbool.h>
 #include <string.h>
 
@@ -10,6 +11,9 @@ void run_runtime_tests(void);
 void run_net_tests(void);
 void run_training_tests(void);
 void run_api_tests(void);
+void run_model_tests(void);
+void run_durability_tests(void);
+void run_long_durability_tests(void);
 void print_hashes(void);
 
 static const struct {
@@ -20,6 +24,9 @@ static const struct {
     {"net", run_net_tests},
     {"training", run_training_tests},
     {"api", run_api_tests},
+    {"model", run_model_tests},
+    {"durability", run_durability_tests},
+    {"durability-long", run_long_durability_tests},
 };
 
 static bool wanted(const char *name, int count, char **names)
@@ -27,7 +34,7 @@ static bool wanted(const char *name, int count, char **names)
     for (int i = 0; i < count; i++)
         if (strcmp(names[i], name) == 0)
             return true;
-    return count == 0;
+    return count == 0 && !strstr(name, "-long");
 }
 
 int main(int argc, char **argv)
