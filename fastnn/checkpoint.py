@@ -16,7 +16,7 @@ from .snapshot import Counters, Place, Saved, read
 __all__ = ["Checkpoint"]
 
 _STEP_FILE = re.compile(r"step-(\d{12,16})\.safetensors")
-_TEMPORARY_FILE = re.compile(r"\.fastnn-(\d+)-\w+\.tmp")
+_TEMPORARY_FILE = re.compile(r"\.fastnn-(\d+)-[\w-]+\.tmp")
 _BEST = "best.safetensors"
 
 
