@@ -208,9 +208,9 @@ FNN_API fnn_features fnn_rows(const void *data, fnn_dtype dtype, size_t rows, si
  * FNN_EINVAL, FNN_ENOTREADY, FNN_ENOMEM, FNN_EOVERFLOW. */
 FNN_API fnn_status fnn_predict(fnn_net *net, void *out, const fnn_features *x, int n_threads);
 
-/* Make the workspaces of `predictors` simultaneous predictions with up to n_threads threads each (1 .. 16 predictors):
- * as many fnn_predict, of any number of rows, will not allocate. (The first call that uses several threads starts
- * them.) FNN_EINVAL, FNN_EOVERFLOW; FNN_ENOMEM: those that could be made stay. */
+/* Make the workspaces of `predictors` simultaneous predictions with up to n_threads threads each (1 .. 16 predictors,
+ * at most 256 threads: no call uses more): as many fnn_predict, of any number of rows, will not allocate. (The first
+ * call that uses several threads starts them.) FNN_EINVAL, FNN_EOVERFLOW; FNN_ENOMEM: those that could be made stay. */
 FNN_API fnn_status fnn_net_reserve(fnn_net *net, int predictors, int n_threads);
 
 /* Give up training for speed: every Dense layer's weights are moved, inside the parameter arena, into the layout that
@@ -322,8 +322,8 @@ typedef struct fnn_run {
 /* Gradients, optimizer buffers and workspace are allocated by the first call and when a batch is larger than any
  * before; else nothing is. Labels are read while training runs: they must not change. FNN_EDIVERGED, FNN_EINTERRUPTED
  * (abandoned), FNN_ENOMEM, FNN_EOVERFLOW, FNN_ENOTREADY; FNN_EINVAL: a frozen net, an empty batch, one row where
- * BatchNorm needs two, a row or label that does not exist, or targets that do not suit the loss. Then the first
- * batches_done batches have been trained on, and no other. */
+ * BatchNorm needs two, a row or label that does not exist, or targets that do not suit the loss. Whatever it
+ * returns, the first batches_done batches have been trained on, and no other. */
 FNN_API fnn_status fnn_train(fnn_net *net, fnn_run *run);
 /* The same for one batch, the rows of x. *value, which may be NULL, is its mean loss before the step: in training mode,
  * without penalty; 0 where all weights are 0. */

@@ -269,12 +269,10 @@ static bool workspace_bytes(size_t *bytes, const fnn_net *net, bool accumulators
 
 fnn_status fnn_net_reserve(fnn_net *net, int predictors, int n_threads)
 {
-    if (!net || predictors < 1 || predictors > WORKSPACE_SLOTS || n_threads < 0)
+    if (!net || predictors < 1 || predictors > WORKSPACE_SLOTS || n_threads < 0 || n_threads > FNN_MAX_THREADS)
         return FNN_EINVAL;
-    if (n_threads == 0)
-        n_threads = fnn_get_num_threads();
     size_t bytes, per_thread;
-    if (!workspace_bytes(&bytes, net, false, n_threads < FNN_MAX_THREADS ? n_threads : FNN_MAX_THREADS, &per_thread))
+    if (!workspace_bytes(&bytes, net, false, n_threads ? n_threads : fnn_get_num_threads(), &per_thread))
         return FNN_EOVERFLOW;
     fnn_workspace *taken[WORKSPACE_SLOTS] = {NULL};
     fnn_status status = FNN_OK;
