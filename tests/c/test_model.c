@@ -289,7 +289,8 @@ static void test_memory_for_a_large_file(void)
         CHECK(fnn_net_create(&net, &layer, 1, 3000, FNN_FLOAT32, 1) == FNN_OK);
         CHECK(fnn_net_initialize(net) == FNN_OK);
         CHECK(!frozen || fnn_net_freeze(net) == FNN_OK);
-        size_t before = peak_bytes = live_bytes;
+        size_t before = live_bytes;
+        peak_bytes = before;
         CHECK(fnn_net_save(net, path, FNN_MODEL, NULL) == FNN_OK);
         CHECK(peak_bytes - before < 1 << 20);
         CHECK(stat(path, &about) == 0 && about.st_size > 38000000);
