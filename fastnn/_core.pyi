@@ -47,8 +47,6 @@ class Engine:
         """Views of the optimizer's buffers of a trainable tensor (empty before the first update)."""
     def initialize(self) -> None:
         """Draw all weights as the layers say; statistics anew, but for those of Standardize."""
-    def draw(self, index: int, draw: str, a: float) -> None:
-        """Fill tensor ``index``: "constant", "uniform" [-a, a), "normal" (sigma a), "orthogonal" (gain a)."""
     def layer_width(self, layer: int) -> int: ...
     def configure(
         self, optimizer: dict[str, Any], clip: tuple[str, float, float], penalty: tuple[str, float, float]

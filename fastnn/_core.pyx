@@ -51,10 +51,6 @@ _OPTIMIZERS = {"sgd": FNN_SGD, "rmsprop": FNN_RMSPROP, "adam": FNN_ADAM}
 _CLIPS = {
     "none": FNN_CLIP_NONE, "value": FNN_CLIP_VALUE, "norm": FNN_CLIP_NORM, "tensor_norm": FNN_CLIP_TENSOR_NORM,
 }
-_DRAWS = {
-    "constant": FNN_DRAW_CONSTANT, "uniform": FNN_DRAW_UNIFORM, "normal": FNN_DRAW_NORMAL,
-    "orthogonal": FNN_DRAW_ORTHOGONAL,
-}
 _DTYPES = {
     "float32": FNN_FLOAT32, "float64": FNN_FLOAT64, "uint8": FNN_UINT8, "int8": FNN_INT8, "uint16": FNN_UINT16,
     "int16": FNN_INT16, "uint32": FNN_UINT32, "int32": FNN_INT32, "uint64": FNN_UINT64, "int64": FNN_INT64,
@@ -389,9 +385,6 @@ cdef class Engine:
 
     def initialize(self):
         _check(fnn_net_initialize(self.net))
-
-    def draw(self, size_t index, str draw, double a):
-        _check(fnn_net_draw(self.net, index, _DRAWS[draw], a))
 
     def layer_width(self, size_t layer):
         return fnn_net_layer_width(self.net, layer)
@@ -860,7 +853,8 @@ def save_model(Engine engine, path, str contents, attachments):
         for i, (name, array) in enumerate(attachments.items()):
             _hold(&items[i], held, name, array)
         if path is None:
-            status = fnn_model_save_memory(engine.net, NULL, &size, kind, items, n, &detail)
+            with nogil:
+                status = fnn_model_save_memory(engine.net, NULL, &size, kind, items, n, &detail)
             if status != FNN_EINVAL or size == 0:
                 _check_model(status, &detail, None)
             result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)

@@ -266,13 +266,6 @@ cdef extern from "fnn_internal.h" nogil:
     fnn_status fnn_activate(fnn_net *net, void *array, fnn_activation activation, double alpha, size_t rows,
                             size_t columns)
 
-    ctypedef enum fnn_draw:
-        FNN_DRAW_CONSTANT
-        FNN_DRAW_UNIFORM
-        FNN_DRAW_NORMAL
-        FNN_DRAW_ORTHOGONAL
-
-    fnn_status fnn_net_draw(fnn_net *net, size_t tensor, fnn_draw draw, double a)
     fnn_status fnn_find_nonfinite(fnn_net *net, const fnn_features *x, size_t *row, size_t *column)
 
     unsigned fnn_fork_generation()

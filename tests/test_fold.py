@@ -146,7 +146,7 @@ def test_a_frozen_engine_neither_trains_nor_draws():
         lambda: engine.forward(x),
         lambda: engine.backward(np.ones((4, 3), "f4")),
         lambda: engine.apply_gradients(0.1),
-        lambda: engine.draw(0, "normal", 1.0),
+        engine.initialize,
     ):
         with pytest.raises(ValueError, match=r"argument|forward"):
             use()

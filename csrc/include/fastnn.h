@@ -46,7 +46,7 @@ typedef enum fnn_status {
     FNN_EOVERFLOW = 3,    /* a size does not fit the address space */
     FNN_EDIVERGED = 4,    /* loss or gradient became non-finite; weights are those before the failing step */
     FNN_EINTERRUPTED = 5, /* the poll function asked to abandon the step; weights are those before it */
-    FNN_EIO = 6,          /* reading or writing failed; errno tells why */
+    FNN_EIO = 6,          /* reading or writing failed; system_error of fnn_detail tells why */
     FNN_ENOTREADY = 7,    /* a Standardize layer has no statistics yet, or backward was called before forward */
     FNN_ENOISA = 8,       /* the instruction set asked for is unknown, not built in, or not run by this machine */
     FNN_EFORMAT = 9,      /* not a model file, or a damaged one */
@@ -184,7 +184,8 @@ FNN_API void *fnn_net_parameters(fnn_net *net);
 FNN_API size_t fnn_net_trainable_size(const fnn_net *net); /* elements of the trainable part, padding included */
 FNN_API size_t fnn_net_arena_size(const fnn_net *net);     /* elements of all parameters and statistics */
 /* Draw all weights from the seed as their layers say; biases and beta 0, gamma 1, running statistics 0 and 1. What a
- * STANDARDIZE holds stays. FNN_EINVAL: a frozen net. FNN_ENOMEM, FNN_EOVERFLOW: orthogonal matrices need room. */
+ * STANDARDIZE holds stays: a program writes it into the tensors "0.mean" and "0.scale". FNN_EINVAL: a frozen net.
+ * FNN_ENOMEM, FNN_EOVERFLOW: an orthogonal matrix needs room that is not there; the layers before it are drawn. */
 FNN_API fnn_status fnn_net_initialize(fnn_net *net);
 
 /* ---- prediction ---- */
@@ -260,11 +261,11 @@ typedef struct fnn_clip {
 } fnn_clip;
 
 typedef enum fnn_loss_kind {
-    FNN_CROSS_ENTROPY = 0, /* parameter: label smoothing; integer labels or target rows */
+    FNN_CROSS_ENTROPY = 0, /* parameter: label smoothing, >= 0 and < 1; integer labels or target rows */
     FNN_BINARY_CROSS_ENTROPY = 1,
     FNN_MSE = 2,
     FNN_MAE = 3,
-    FNN_HUBER = 4, /* parameter: delta */
+    FNN_HUBER = 4, /* parameter: delta > 0 */
     FNN_POISSON = 5
 } fnn_loss_kind;
 
@@ -278,7 +279,7 @@ typedef struct fnn_loss {
 typedef struct fnn_targets {
     const int32_t *labels;
     const void *values;
-    const double *weights; /* one per row, >= 0, or NULL for 1 */
+    const double *weights; /* one per row, >= 0 and finite, or NULL for 1 */
 } fnn_targets;
 
 /* The least eps of BatchNorm and the optimizers: it must not round to 0 in float. */
@@ -304,12 +305,12 @@ typedef struct fnn_run {
     const size_t *batch_starts;
     size_t n_batches;
     size_t micro_batch;           /* most rows in one pass; 0: whole batches */
-    const double *learning_rates; /* one per batch */
+    const double *learning_rates; /* one per batch, >= 0 and finite */
     void *outputs; /* NULL, or (positions, output_size): outputs in training mode, before a final SOFTMAX or SIGMOID
                       that the loss takes over, for batch_starts[0] .. */
     fnn_poll_function poll; /* may be NULL: stop after this step, or abandon it */
     void *poll_argument;
-    int n_threads;                             /* 0: as configured */
+    int n_threads;                             /* 0: as fnn_get_num_threads says */
     double loss_sum_before, weight_sum_before; /* of the earlier part of an epoch: where the sums below begin */
     /* results */
     double loss_sum; /* sum over finished batches of (batch loss * its sum of weights) */
@@ -326,11 +327,12 @@ typedef struct fnn_run {
  * returns, the first batches_done batches have been trained on, and no other. */
 FNN_API fnn_status fnn_train(fnn_net *net, fnn_run *run);
 /* The same for one batch, the rows of x. *value, which may be NULL, is its mean loss before the step: in training mode,
- * without penalty; 0 where all weights are 0. */
+ * without penalty; 0 where all weights are 0. learning_rate: >= 0 and finite. */
 FNN_API fnn_status fnn_train_step(fnn_net *net, const fnn_features *x, const fnn_targets *y, const fnn_loss *loss,
                                   double learning_rate, int n_threads, double *value);
 /* *value = mean loss over the rows of x, weighted, in evaluation mode (running statistics, no dropout, no penalty):
- * what to stop early by. Allocates. Statuses as fnn_train, of one batch; one row is enough. */
+ * what to stop early by; 0 where all weights are 0. Allocates. Statuses as fnn_train, of one batch; one row is enough.
+ */
 FNN_API fnn_status fnn_evaluate(fnn_net *net, double *value, const fnn_features *x, const fnn_targets *y,
                                 const fnn_loss *loss, int n_threads);
 
@@ -372,8 +374,9 @@ FNN_API fnn_status fnn_net_save(const fnn_net *net, const char *path, fnn_conten
 FNN_API fnn_status fnn_net_save_memory(const fnn_net *net, void *bytes, size_t *size, fnn_contents contents,
                                        fnn_detail *detail);
 /* Make a net from a file. Any bytes at all give a net that is fit to run, or a status; *net is NULL after a failure.
- * Memory at its most: twice the file, and 16 MiB (narrow matrices aside: rows take at least 64 bytes in a net).
- * FNN_EIO, FNN_EFORMAT, FNN_EVERSION, FNN_ENOMEM, FNN_EOVERFLOW, FNN_ENOISA. */
+ * Memory at its most: the file, the net, and 16 MiB. In a net a row of a matrix takes whole multiples of 64 bytes, and
+ * 64 more where that is a multiple of 4096: twice the file, unless its matrices are narrow. FNN_EIO, FNN_EFORMAT,
+ * FNN_EVERSION, FNN_ENOMEM, FNN_EOVERFLOW, FNN_ENOISA. */
 FNN_API fnn_status fnn_net_load(fnn_net **net, const char *path, fnn_detail *detail);
 FNN_API fnn_status fnn_net_load_memory(fnn_net **net, const void *bytes, size_t size, fnn_detail *detail);
 

@@ -566,7 +566,9 @@ fnn_attachment fnn_model_attachment(const fnn_model *model, size_t index)
 
 fnn_status fnn_net_load(fnn_net **net, const char *path, fnn_detail *detail)
 {
-    fnn_model *model;
+    fnn_model *model = NULL;
+    if (detail)
+        *detail = (fnn_detail){0};
     if (!net)
         return FNN_EINVAL;
     *net = NULL;
@@ -579,7 +581,9 @@ fnn_status fnn_net_load(fnn_net **net, const char *path, fnn_detail *detail)
 
 fnn_status fnn_net_load_memory(fnn_net **net, const void *bytes, size_t size, fnn_detail *detail)
 {
-    fnn_model *model;
+    fnn_model *model = NULL;
+    if (detail)
+        *detail = (fnn_detail){0};
     if (!net)
         return FNN_EINVAL;
     *net = NULL;

@@ -331,6 +331,8 @@ fnn_status fnn_model_save(const fnn_net *net, const char *path, fnn_contents con
 fnn_status fnn_model_save_memory(const fnn_net *net, void *bytes, size_t *size, fnn_contents contents,
                                  const fnn_attachment *attachments, size_t n, fnn_detail *detail)
 {
+    if (detail)
+        *detail = (fnn_detail){0};
     if (!size)
         return FNN_EINVAL;
     writer w = {.net = net, .contents = contents};

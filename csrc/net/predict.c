@@ -437,7 +437,7 @@ fnn_status fnn_loss_value(fnn_net *net, double *value, const void *outputs, cons
         fnn_loss_rows(net, loss, row_loss + row, NULL, block, y->labels ? y->labels + row : NULL, targets, NULL, m);
     }
     double weights = y->weights ? net->kernels->weighted_sum(y->weights, NULL, rows) : (double)rows;
-    *value = net->kernels->weighted_sum(row_loss, y->weights, rows) / weights;
+    *value = weights > 0 ? net->kernels->weighted_sum(row_loss, y->weights, rows) / weights : 0;
     fnn_release(memory);
     return FNN_OK;
 }

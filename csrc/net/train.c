@@ -1,4 +1,5 @@
 /* Many steps: batches cut into micro-batches, one job of the pool for all that are due before the next poll. */
+#include <math.h>
 #include <string.h>
 
 #include "net.h"
@@ -211,22 +212,31 @@ static void report(fnn_run *run, train_job *job)
     }
 }
 
+static bool valid_loss(const fnn_loss *loss)
+{
+    if (loss->kind == FNN_CROSS_ENTROPY)
+        return loss->parameter >= 0 && loss->parameter < 1;
+    return loss->kind <= FNN_POISSON && (loss->kind != FNN_HUBER || (loss->parameter > 0 && isfinite(loss->parameter)));
+}
+
 bool fnn_data_suit_loss(const fnn_features *x, const fnn_targets *y, const fnn_loss *loss)
 {
-    return x && y && loss && x->data && x->dtype <= FNN_INT64 && loss->kind <= FNN_POISSON &&
+    return x && y && loss && x->data && x->dtype <= FNN_INT64 && valid_loss(loss) &&
            (y->labels ? loss->kind == FNN_CROSS_ENTROPY : y->values != NULL);
 }
 
 bool fnn_has_row(const fnn_net *net, const fnn_features *x, const fnn_targets *y, size_t row)
 {
-    return row < x->rows && (!y->labels || (size_t)y->labels[row] < net->outputs);
+    return row < x->rows && (!y->labels || (size_t)y->labels[row] < net->outputs) &&
+           (!y->weights || (y->weights[row] >= 0 && isfinite(y->weights[row])));
 }
 
-/* Rows and labels of a batch exist. */
+/* Rows and labels of a batch exist, weights and rate are numbers to learn with. */
 static bool valid_batch(const fnn_net *net, const fnn_run *run, size_t batch)
 {
     size_t begin = run->batch_starts[batch], end = run->batch_starts[batch + 1];
-    if (begin >= end || (!run->order && end > run->x->rows))
+    double rate = run->learning_rates[batch];
+    if (begin >= end || (!run->order && end > run->x->rows) || !(rate >= 0) || !isfinite(rate))
         return false;
     for (size_t i = begin; i < end; i++)
         if (!fnn_has_row(net, run->x, run->y, run->order ? (size_t)run->order[i] : i))
@@ -237,7 +247,7 @@ static bool valid_batch(const fnn_net *net, const fnn_run *run, size_t batch)
 static bool valid(const fnn_net *net, const fnn_run *run)
 {
     if (!run->batch_starts || !run->learning_rates || run->n_threads < 0 ||
-        !fnn_data_suit_loss(run->x, run->y, run->loss))
+        !fnn_data_suit_loss(run->x, run->y, run->loss) || (run->micro_batch == 1 && fnn_has_batch_statistics(net)))
         return false;
     for (size_t b = 0; b < run->n_batches; b++)
         if (!valid_batch(net, run, b))

@@ -27,7 +27,7 @@ static size_t parse_row(double *row, size_t n, const char *line)
     for (line += strspn(line, ",; \t\r\n"); *line; line += strspn(line, ",; \t\r\n")) {
         char *end;
         double value = strtod(line, &end);
-        if (end == line)
+        if (end == line || !strchr(",; \t\r\n", *end)) /* its terminating zero, the end of the line, counts */
             return SIZE_MAX;
         if (count < n)
             row[count] = value;
@@ -74,6 +74,10 @@ static int predict_lines(fnn_net *net, int probabilities, double *row, void *out
         }
     }
     free(line);
+    if (ferror(stdin) || ferror(stdout)) {
+        perror("predict");
+        failed = EXIT_FAILURE;
+    }
     return failed;
 }
 

@@ -123,6 +123,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: train CHECKPOINT MODEL [STEPS]\n");
         return 2;
     }
+    char *end = NULL;
+    uint64_t steps = argc == 4 ? strtoull(argv[3], &end, 10) : 20000;
+    if (argc == 4 && (argv[3][0] < '0' || argv[3][0] > '9' || *end)) {
+        fprintf(stderr, "train: STEPS is '%s', not a whole number\n", argv[3]);
+        return 2;
+    }
     const struct sigaction action = {.sa_handler = stop};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
@@ -131,7 +137,7 @@ int main(int argc, char **argv)
     fnn_detail detail = {0};
     fnn_status status = open_net(&net, argv[1], &detail);
     if (status == FNN_OK)
-        status = train(net, argc == 4 ? strtoull(argv[3], NULL, 10) : 20000, argv[1], &detail);
+        status = train(net, steps, argv[1], &detail);
     if (status != FNN_OK) {
         fnn_net_free(net);
         return fail(argv[1], status, &detail);

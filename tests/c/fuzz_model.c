@@ -249,7 +249,7 @@ static void put_text(const char *text)
 {
     put(text, strlen(text));
     if (d.spaces && chance(30))
-        put(" \t\r\n" + below(4), 1);
+        put(&" \t\r\n"[below(4)], 1);
 }
 
 static void put_metadata(void)

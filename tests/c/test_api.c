@@ -174,13 +174,58 @@ static void one_row(plan *p)
 }
 
 /* A run is refused as a whole: nothing of it has happened. */
+static void rate_not_a_number(plan *p)
+{
+    p->rates[1] = NAN;
+}
+
+static void rate_negative(plan *p)
+{
+    p->rates[1] = -0.01;
+}
+
+static void single_row_micro_batches(plan *p)
+{
+    p->run.micro_batch = 1;
+}
+
+static void smoothing_too_large(plan *p)
+{
+    p->loss.parameter = 1;
+}
+
+static void weight_negative(plan *p)
+{
+    static const double weights[ROWS] = {-1};
+    p->y.weights = weights;
+}
+
 static void test_bad_runs(void)
 {
-    static void (*const spoil[])(plan *) = {no_features,        no_data,           unknown_dtype,  no_targets,
-                                            empty_targets,      labels_for_values, no_loss,        unknown_loss,
-                                            no_starts,          no_rates,          label_negative, row_too_large,
-                                            more_than_all_rows, row_negative,      empty_batch,    falling_starts,
-                                            negative_threads,   one_row,           label_too_large};
+    static void (*const spoil[])(plan *) = {no_features,
+                                            no_data,
+                                            unknown_dtype,
+                                            no_targets,
+                                            empty_targets,
+                                            labels_for_values,
+                                            no_loss,
+                                            unknown_loss,
+                                            no_starts,
+                                            no_rates,
+                                            label_negative,
+                                            row_too_large,
+                                            more_than_all_rows,
+                                            row_negative,
+                                            empty_batch,
+                                            falling_starts,
+                                            negative_threads,
+                                            one_row,
+                                            label_too_large,
+                                            rate_not_a_number,
+                                            rate_negative,
+                                            single_row_micro_batches,
+                                            smoothing_too_large,
+                                            weight_negative};
     fnn_net *net = create(), *untouched = create();
     plan p;
     for (size_t i = 0; i < sizeof spoil / sizeof *spoil; i++) {
