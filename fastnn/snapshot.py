@@ -4,7 +4,6 @@ A checkpoint is a model file (docs/model-file.md) with the optimizer's moments a
 ``trainer.state`` (a JSON text), ``trainer.outputs``, ``history.*`` and ``callback.*``.
 """
 
-import json
 import math
 import os
 import re
@@ -175,6 +174,8 @@ def _shape(array: Array) -> str:
 
 def pack(state: State) -> dict[str, Array]:
     """The tensors of a checkpoint beside those of the net."""
+    import json  # here: it would be a fifth of the import time
+
     place, states = state.place, []
     attachments: dict[str, Array] = {}
     for i, (name, values) in enumerate(state.callbacks):
@@ -308,6 +309,8 @@ def read(path: str) -> tuple[_core.Engine, Saved]:
 
 
 def _unpack(attachments: Mapping[str, Array], engine: _core.Engine) -> State:
+    import json  # here: it would be a fifth of the import time
+
     if "trainer.state" not in attachments:
         raise ModelFileError("tensor 'trainer.state' is missing: not written by fastnn.Checkpoint")
     try:
