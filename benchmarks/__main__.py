@@ -5,13 +5,13 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from . import compare, library, machine, report, sections
+from . import compare, machine, native, report, sections
 from .engines import ENGINES
 from .results import Results
 from .runner import Suite
 from .workloads import GRID, PREDICTIONS, SIZES, WORKLOADS
 
-RESULTS = library.ROOT / "benchmarks" / "results"
+RESULTS = native.ROOT / "benchmarks" / "results"
 ROUNDS_OF_COMPARE = 3  # of each launch
 
 

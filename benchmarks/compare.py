@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .library import ROOT
 from .markdown import MISSING, factor, microseconds, table
+from .native import ROOT
 from .results import Results, Subject
 from .runner import Suite
 from .summary import Ratio

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .library import padded
+from .native import padded
 from .results import Results, Subject
 from .workloads import Workload
 

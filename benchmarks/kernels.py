@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import library
+from . import native
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import kernel_table
@@ -41,7 +41,7 @@ def named(name, elements, footprint):
 
 def sides(name: str) -> tuple[Callable[[], object], Callable[[], object]]:
     """One call of a kernel, fastnn's and NumPy's."""
-    return KERNELS[name].prepare(kernel_table.load(library.live_isa(), 32))
+    return KERNELS[name].prepare(kernel_table.load(native.live_isa(), 32))
 
 
 def real(*shape):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import library
+from . import native
 
 
 def stamp(cores: list[int]) -> dict[str, str]:
@@ -19,7 +19,7 @@ def stamp(cores: list[int]) -> dict[str, str]:
         "caches": caches(),
         "cores": f"{len(cores)} to use; one thread runs on core {cores[0]}",
         "load average": " ".join(f"{value:.2f}" for value in os.getloadavg()),
-        "instruction set": library.live_isa(),
+        "instruction set": native.live_isa(),
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": sys.version.split()[0],
     }
@@ -27,7 +27,7 @@ def stamp(cores: list[int]) -> dict[str, str]:
 
 def commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=library.ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=native.ROOT, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from .library import ROOT
+from .native import ROOT
 from .results import Measurement, Results, Subject
 
 LONGEST_ANSWER = 1200  # seconds; compiling a training step takes a minute

@@ -134,6 +134,9 @@ def save_model(engine: Engine, path: str | bytes | None, contents: str, attachme
     ValueError: a parameter is not finite, or a name or size that the format does not hold.
     """
 
+def saves_under_way() -> int:
+    """Calls of `save_model` that are writing a file, in all threads."""
+
 def open_model(source: str | bytes | bytearray | memoryview) -> tuple[Engine, str, dict[str, Array]]:
     """(engine, "model" or "checkpoint", attachments) of a path, or of a file's bytes. A checkpoint's engine has its
     optimizer's buffers and counters. ModelFileError, ModelVersionError, OSError.

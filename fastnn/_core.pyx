@@ -835,7 +835,15 @@ cdef bytes _path(path):
     return encoded
 
 
+cdef int _saves = 0  # of files under way; guarded by the GIL
+
+
+def saves_under_way():
+    return _saves
+
+
 def save_model(Engine engine, path, str contents, attachments):
+    global _saves
     cdef size_t n = len(attachments), size = 0, i
     cdef fnn_attachment *items = NULL
     cdef fnn_contents kind = FNN_CHECKPOINT if contents == "checkpoint" else FNN_MODEL
@@ -864,8 +872,10 @@ def save_model(Engine engine, path, str contents, attachments):
             _check_model(status, &detail, None)
             return result
         file = encoded
+        _saves += 1
         with nogil:
             status = fnn_model_save(engine.net, file, kind, items, n, &detail)
+        _saves -= 1
         _check_model(status, &detail, path)
     finally:
         engine.predictions -= 1

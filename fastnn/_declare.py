@@ -114,7 +114,10 @@ def number(
     interval = f"{left}{low:g}, {high:g}{right}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number in {interval}, got {value!r} of type {type(value).__name__}.")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number in {interval}, got one beyond all floats.") from None
     inside = (low < result if left == "(" else low <= result) and (result < high if right == ")" else result <= high)
     if not inside:
         raise ValueError(f"{name} must be a number in {interval}, got {value!r}.")

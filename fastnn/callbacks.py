@@ -35,6 +35,7 @@ class Host(Protocol):
     @property
     def history(self) -> History: ...
     def request_stop(self, reason: str = ...) -> None: ...
+    def _end_training(self, reason: str) -> None: ...
 
 
 class Callback:
@@ -67,8 +68,15 @@ class Callback:
         """
 
     def request_stop(self, reason: str = "request_stop()") -> None:
-        """End the fit after this epoch."""
-        self.trainer.request_stop(reason)
+        """End the fit after this epoch. At the end of an epoch this belongs to the training: a fit that is resumed from
+        its checkpoint ends there too, other than after ``trainer.request_stop``.
+
+        Parameters
+        ----------
+        reason : str
+            For ``history.stopped_because``.
+        """
+        self.trainer._end_training(reason)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback, by name: numbers, strings, None, lists and dicts of them, and NumPy
@@ -84,7 +92,9 @@ class Callback:
         return {}
 
 
-class _Function(Callback):
+class Function(Callback):
+    """A plain function ``f(epoch, logs)`` as a callback."""
+
     def __init__(self, function: Callable[[int, Logs], object]) -> None:
         self._function = function
 
@@ -106,7 +116,7 @@ def as_callback(value: Any) -> Callback:
     if isinstance(value, Callback):
         return value
     if callable(value) and not isinstance(value, type):
-        return _Function(value)
+        return Function(value)
     hint = f": write {value.__name__}(...)" if isinstance(value, type) else ""
     raise TypeError(f"a callback must be a fastnn.Callback or a function f(epoch, logs), got {value!r}{hint}.")
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -18,6 +19,7 @@ __all__ = ["Checkpoint"]
 _STEP_FILE = re.compile(r"step-(\d{12,16})\.safetensors")
 _TEMPORARY_FILE = re.compile(r"\.fastnn-(\d+)-[\w-]+\.tmp")
 _BEST = "best.safetensors"
+_STARTED = time.time()  # of this process, or a little later
 
 
 # ---- files ----
@@ -48,6 +50,12 @@ def _read_whole(folder: str) -> tuple[_core.Engine, Saved, list[str]]:
             raise
         except ModelFileError as error:
             damaged.append(str(error))
+        except FileNotFoundError:
+            continue  # another process deleted it meanwhile
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            damaged.append(str(error))  # the disk cannot read it any more
     if damaged:
         raise ModelFileError("no checkpoint can be read. " + " ".join(damaged))
     raise FileNotFoundError(errno.ENOENT, "no checkpoint in this folder", folder)
@@ -83,13 +91,16 @@ def _require_writable(folder: str) -> None:
 
 def _remove_stale_files(folder: str) -> None:
     """What processes that were killed left behind. One of our number was an earlier process: containers use the same
-    few numbers again.
+    few numbers again. One of another number that does not run here may run on another machine: its new files stay.
     """
-    for name in os.listdir(folder):
-        match = _TEMPORARY_FILE.fullmatch(name)
-        if match and (int(match[1]) == os.getpid() or not _is_running(int(match[1]))):
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(folder, name))
+    matches = [match for match in map(_TEMPORARY_FILE.fullmatch, os.listdir(folder)) if match]
+    ours_are_stale = _core.saves_under_way() == 0  # asked after the listing: what is begun since is not in it
+    for match in matches:
+        pid, path = int(match[1]), os.path.join(folder, match[0])
+        with suppress(FileNotFoundError):
+            theirs_is_stale = os.stat(path).st_mtime < _STARTED and not _is_running(pid)
+            if ours_are_stale if pid == os.getpid() else theirs_is_stale:
+                os.unlink(path)
 
 
 def _is_running(pid: int) -> bool:
@@ -98,7 +109,7 @@ def _is_running(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass
+        return True  # somebody else's
     return True
 
 
@@ -144,7 +155,7 @@ class Checkpoint(Callback):
         This many checkpoints stay, >= 1.
     keep_best : bool
         Also keep the net of the fit's best epoch so far (``History.best_epoch``) in ``best.safetensors``, a model file
-        for `fastnn.load`.
+        for `fastnn.load`. A further fit of the same trainer in this folder has a best epoch of its own and replaces it.
 
     Raises
     ------
@@ -186,7 +197,7 @@ class Checkpoint(Callback):
         self._require_own_folder()
         _remove_stale_files(self.dir)
         _require_writable(self.dir)
-        if find(self.dir) and self.trainer._place.batch == 0:
+        if self.trainer._place.batch == 0 and self._best_is_behind():
             self._keep_if_best()  # an earlier process may have ended between a checkpoint and the best net
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -238,6 +249,13 @@ class Checkpoint(Callback):
         history = self.trainer.history
         if self.keep_best and history.epochs and history.best_epoch == history.epochs - 1:
             self._write(_BEST, self.trainer.net.save)
+
+    def _best_is_behind(self) -> bool:
+        """Whether the best net was written before the newest checkpoint, or not at all."""
+        found, best = find(self.dir), os.path.join(self.dir, _BEST)
+        if not found:
+            return False
+        return not os.path.exists(best) or os.stat(best).st_mtime_ns < os.stat(found[0][1]).st_mtime_ns
 
     def _write(self, name: str, save: Callable[[str], None]) -> None:
         path = os.path.join(self.dir, name)

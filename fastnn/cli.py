@@ -191,8 +191,8 @@ def export(options: argparse.Namespace) -> None:
     from fastnn.export import to_c, to_onnx
 
     net = fn.load(options.model)
-    path = options.out or Path(Path(options.model).stem).with_suffix(f".{options.to}")
-    written = to_c(net, path) if options.to == "c" else (to_onnx(net, path),)
+    path = options.out or Path(f"{Path(options.model).stem}.{options.to}")
+    written = to_c(net, path, options.name) if options.to == "c" else (to_onnx(net, path),)
     print("written: " + ", ".join(map(str, written)))
 
 
@@ -264,6 +264,7 @@ def make_parser() -> Parser:
     option("model", help="a model file, as train and Sequential.save write it")
     option("--to", choices=("c", "onnx"), required=True, help="C99 source and header, or an ONNX graph")
     option("--out", type=Path, metavar="FILE", help="the file; None: named like the model, in the present folder")
+    option("--name", help="prefix of all names in C; None: the file's own")
     return parser
 
 

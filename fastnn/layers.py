@@ -117,8 +117,16 @@ class ELU(Activation):
 
 
 class SELU(Activation):
-    """``y = 1.0507 * ELU(1.67326)(x)``, whose fixed point is mean 0 and variance 1 (Klambauer et al. 2017)."""
+    """``y = SCALE * ELU(ALPHA)(x)``, whose fixed point is mean 0 and variance 1 (Klambauer et al. 2017).
 
+    Attributes
+    ----------
+    SCALE, ALPHA : float
+        1.0507009873554805 and 1.6732632423543772.
+    """
+
+    SCALE = 1.0507009873554805
+    ALPHA = 1.6732632423543772
     name = "selu"
     relu_like = True
 

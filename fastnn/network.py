@@ -488,6 +488,11 @@ class Sequential:
         written beside `path`, synced to the disk and renamed, so that `path` is a whole file at every moment; a
         symbolic link is replaced, its target stays. What an optimizer keeps is not in it: see `Checkpoint`.
 
+        Parameters
+        ----------
+        path : str or path-like
+            Of the file; an existing regular file is replaced.
+
         Raises
         ------
         OSError

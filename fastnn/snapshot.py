@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -102,7 +103,9 @@ class State(Declaration):
 
 
 def describe(value: Any) -> str:
-    """The text by which two settings are compared; a function is its qualified name."""
+    """The text by which two settings are compared; a function is its qualified name, a callable object its class with
+    its plain attributes.
+    """
     if isinstance(value, Declaration):
         fields = ", ".join(f"{name}={describe(field)}" for name, field in value._values().items())
         return f"{type(value).__name__}({fields})"
@@ -112,7 +115,14 @@ def describe(value: Any) -> str:
         return repr(value)
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(describe, value))})"
-    return str(getattr(value, "__qualname__", type(value).__qualname__))
+    if isinstance(value, partial):
+        keywords = [f"{name}={describe(argument)}" for name, argument in sorted(value.keywords.items())]
+        return f"partial({', '.join([describe(value.func), *map(describe, value.args), *keywords])})"
+    if hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    plain = {name: part for name, part in getattr(value, "__dict__", {}).items() if isinstance(part, (str, int, float))}
+    fields = ", ".join(f"{name}={describe(part)}" for name, part in sorted(plain.items()))
+    return f"{type(value).__qualname__}({fields})" if fields else type(value).__qualname__
 
 
 def describe_callback(callback: Callback) -> str:

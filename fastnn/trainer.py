@@ -174,12 +174,13 @@ class Trainer:
         self._shift = 0.0  # of the step where schedules count epochs: the steps taken, as steps of the present length
         self._fitting = False
         self._stop: str | None = None
+        self._kept_stop: str | None = None  # where a callback stopped, and not somebody from outside
         self._settings = object()
         self._run_id = snapshot.new_run()
         self._fit: _Fit | None = None  # under way
         self._identity: dict[str, str] = {}  # of that fit, if checkpoints are kept
         self._place = Place()  # of that fit
-        self._resumed: tuple[Saved, tuple[int, ...]] | None = None  # what the next fit goes on from, and where
+        self._resumed: tuple[Saved, tuple[Any, ...]] | None = None  # what the next fit goes on from, and where
         net._engine.reset()
 
     def __repr__(self) -> str:
@@ -243,6 +244,10 @@ class Trainer:
         ------
         ValueError, TypeError
             Naming the argument; or after `resume` listing what is not as in the interrupted call.
+        ModelFileError
+            After `resume`: the checkpoint's state cannot be of this fit, though its description says so.
+        OSError
+            A `Checkpoint` cannot write; FileExistsError: its folder holds another run.
         DivergenceError
             Loss or gradient became non-finite; the weights are those before that step.
         RuntimeError
@@ -305,8 +310,19 @@ class Trainer:
                     ends.callback(callback.on_fit_end)
 
     def request_stop(self, reason: str = "request_stop()") -> None:
-        """End the running fit after the step under way; any thread may call it. An unfinished epoch is not recorded."""
+        """End the running fit after the step under way; any thread and any signal handler may call it. An unfinished
+        epoch is not recorded.
+
+        Parameters
+        ----------
+        reason : str
+            For ``history.stopped_because``.
+        """
         self._stop = reason
+
+    def _end_training(self, reason: str) -> None:
+        """The same where a callback decides that the training is over: a resumed fit ends there too."""
+        self._stop = self._kept_stop = reason
 
     def _prepare(
         self, x: Any, y: Any, validation_data: Any, validation_split: float, sample_weight: Any
@@ -447,11 +463,14 @@ class Trainer:
     def _finish_epoch(self, fit: _Fit, logs: dict[str, float]) -> None:
         epoch = self._place.epoch
         self.history.append(logs)
-        stopped_before = self._stop is not None
+        self._kept_stop, stopped_before = None, self._stop is not None
         for callback in fit.callbacks:
+            stop = self._stop
             callback.on_epoch_end(epoch, dict(logs))
-        # Who stops a fit from outside wants to go on some time; a callback would stop it again.
-        self._place = Place(epoch + 1, stop=None if stopped_before else self._stop)
+            if self._stop is not stop and isinstance(callback, callbacks.Function):
+                self._kept_stop = self._stop  # a function has no request_stop of its own
+        # Who stops a fit from outside, be it in the midst of a callback, wants to go on some time.
+        self._place = Place(epoch + 1, stop=None if stopped_before else self._kept_stop)
         for callback in fit.checkpoints:
             callback.on_epoch_end(epoch, dict(logs))
 
@@ -464,7 +483,7 @@ class Trainer:
         the total of the interrupted call, finished ones included, and may be larger than it was. It ends with the bits
         of a call that was never interrupted: weights, moments, history. Not compared are what cannot change the result:
         `n_threads`, `verbose`, callbacks without `Callback.state_dict`. Of a function (own loss, metric, schedule) only
-        the qualified name can be.
+        the qualified name can be, of a callable object its class and its plain attributes.
 
         Parameters
         ----------
@@ -479,7 +498,9 @@ class Trainer:
         FileNotFoundError
             There is no checkpoint.
         ModelFileError
-            It is damaged.
+            It is damaged; ModelVersionError: it is of a newer format.
+        OSError
+            It cannot be read.
         RuntimeError
             Another thread is using the net, or this trainer is fitting.
 
@@ -521,10 +542,12 @@ class Trainer:
             self.history.extend(saved.state.history)
             self._resumed = saved, self._position()
 
-    def _position(self) -> tuple[int, ...]:
-        """Differs where steps were taken in between."""
-        engine = self.net._engine
-        return self._step, engine.passes, engine.updates, id(self.net._configured_for)
+    def _position(self) -> tuple[Any, ...]:
+        """Differs where steps were taken, or weights or the rate's factor set, in between."""
+        engine, crc = self.net._engine, 0
+        for values in self.net.parameters().values():
+            crc = data.crc(values, crc)
+        return self._step, engine.passes, engine.updates, id(self.net._configured_for), self.lr_factor, crc
 
     def _require_resumable(self, fit: _Fit, identity: dict[str, str]) -> Saved | None:
         """What `resume` read, if it did; ValueError unless this fit is the one that was interrupted."""
@@ -532,7 +555,9 @@ class Trainer:
             return None
         saved, position = self._resumed
         if position != self._position():
-            raise ValueError("the net was trained or reset since `resume`: call it again, or reset this trainer.")
+            raise ValueError(
+                "the net or this trainer was changed, trained or reset since `resume`: call it again, or reset both."
+            )
         place = saved.state.place
         lines = snapshot.differences(saved.state.identity, identity, "this fit")
         if fit.epochs < place.epoch + (place.batch > 0):

@@ -7,7 +7,7 @@ import pytest
 @pytest.fixture(scope="session")
 def kernels_library():
     """The built library; a build that fails is tried once."""
-    return kernel_table.library()
+    return kernel_table.load_library()
 
 
 @pytest.fixture(

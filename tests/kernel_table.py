@@ -119,7 +119,7 @@ KERNELS = parse_kernels((ROOT / "csrc/kernels/kernels.def").read_text())
 
 
 @cache
-def library():
+def load_library():
     """The test library, built when missing or out of date. FASTNN_TEST_LIBRARY names another build of it to test
     (another compiler, a sanitizer)."""
     path = os.environ.get("FASTNN_TEST_LIBRARY")
@@ -169,5 +169,5 @@ class Table:
 @cache
 def load(isa, bits):
     """The table, or None if it is not built in or this machine cannot run it."""
-    pointers = library().fnn_test_table(isa.encode(), bits)
+    pointers = load_library().fnn_test_table(isa.encode(), bits)
     return Table(isa, bits, pointers) if pointers else None

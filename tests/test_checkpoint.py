@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def assert_resumes_everywhere(folder, make, **arguments):
     watched = run(trainer, fn.Checkpoint(folder, every_steps=1, keep_last=100), **arguments)
     assert (digest(trainer.net), columns(watched), watched.stopped_because, watched.best_epoch) == expected
     files = step_files(folder)
+    assert len(files) >= 3
     for file in files:
         trainer = make()
         trainer.resume(file)
@@ -192,6 +194,7 @@ def test_threads_may_differ(tmp_path):
         trainer = make(n_threads=1)
         run(trainer)
         run(make(n_threads=3), fn.Checkpoint(tmp_path, every_steps=1, keep_last=100))
+        assert len(step_files(tmp_path)) == 15
         for file in step_files(tmp_path):
             resumed = make(n_threads=2)
             resumed.resume(file)
@@ -224,6 +227,7 @@ def test_epochs_per_schedule_go_on_counting_over_a_resumed_second_fit(tmp_path):
     trainer = made()
     run(trainer, epochs=1, x=X[:20], y=LABELS[:20])
     run(trainer, fn.Checkpoint(tmp_path, every=None, every_steps=1, keep_last=100))
+    assert len(step_files(tmp_path)) == 15
     for file in step_files(tmp_path):
         resumed = made()
         resumed.resume(file)
@@ -311,6 +315,7 @@ def test_a_divergence_counts_from_the_start_of_the_call(tmp_path):
 
     with pytest.raises(fn.DivergenceError) as expected:
         run(make(optimizer=fn.SGD(rate)), fn.Checkpoint(tmp_path, every_steps=1, keep_last=100))
+    assert len(step_files(tmp_path)) == 13
     for file in step_files(tmp_path):
         trainer = make(optimizer=fn.SGD(rate))
         trainer.resume(file)
@@ -401,6 +406,40 @@ def test_a_stop_that_a_callback_requested_is_kept(tmp_path):
     assert (history.epochs, history.stopped_because, digest(trainer.net)) == (2, "enough", expected)
 
 
+def test_a_stop_that_a_callback_object_requested_is_kept(tmp_path):
+    class Enough(fn.Callback):
+        def on_epoch_end(self, epoch, logs):
+            if epoch == 1:
+                self.request_stop("enough")
+
+    run(make(), fn.Checkpoint(tmp_path), callbacks=lambda: [Enough()])
+    trainer = make()
+    trainer.resume(tmp_path)
+    history = run(trainer, epochs=10)
+    assert (history.epochs, history.stopped_because) == (2, "enough")
+
+
+def test_a_signal_in_the_midst_of_a_callback_is_a_stop_from_outside(tmp_path):
+    class Slow(fn.Callback):
+        def on_epoch_end(self, epoch, logs):
+            if epoch == 1:
+                signal.raise_signal(signal.SIGTERM)
+
+    whole = make()
+    run(whole)
+    trainer = make()
+    before = signal.signal(signal.SIGTERM, lambda *_: trainer.request_stop("SIGTERM"))
+    try:
+        history = run(trainer, fn.Checkpoint(tmp_path), callbacks=lambda: [Slow()])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (history.epochs, history.stopped_because) == (2, "SIGTERM")
+    trainer = make()
+    trainer.resume(tmp_path)
+    assert run(trainer).epochs == IN_ALL
+    assert digest(trainer.net) == digest(whole.net)
+
+
 @pytest.mark.parametrize("batches", [1, 3, 5, 8, 10, 13])
 def test_a_stop_from_outside_leaves_a_checkpoint_to_go_on_from(batches, tmp_path):
     """`every` alone would lose the epoch; and the resumed fit does not stop again."""
@@ -459,6 +498,7 @@ def test_csv_logger_writes_the_same_lines(tmp_path):
     path, log = tmp_path / "log.csv", lambda: [fn.CSVLogger(tmp_path / "log.csv")]
     run(make(metrics=("accuracy",)), fn.Checkpoint(tmp_path / "run", every_steps=1, keep_last=99), callbacks=log)
     files, expected = step_files(tmp_path / "run"), [row[:-1] for row in csv.reader(path.open())]
+    assert len(files) == 15
     for file in files:
         trainer = make(metrics=("accuracy",))
         trainer.resume(file)
@@ -573,6 +613,27 @@ def test_the_best_net_is_not_one_of_the_middle_of_an_epoch(tmp_path):
     assert (tmp_path / "best.safetensors").read_bytes() == expected
 
 
+def test_resuming_does_not_put_an_older_net_in_place_of_the_best(tmp_path):
+    """The checkpoint is of the second epoch, the best net of the third: the process lived to write that."""
+
+    def made():
+        return make(layers(dropout=False))
+
+    with pytest.raises(ZeroDivisionError):
+        run(
+            made(), fn.Checkpoint(tmp_path, every=2), callbacks=lambda: [lambda epoch, logs: 1 // (3 - epoch)], epochs=5
+        )
+    expected = (tmp_path / "best.safetensors").read_bytes()
+    trainer = made()
+    trainer.resume(tmp_path)
+    assert trainer._step == 10
+    assert trainer.history.best_epoch == 1
+    assert trainer.net._engine_file(None) != expected
+    with pytest.raises(ZeroDivisionError):
+        run(trainer, fn.Checkpoint(tmp_path, every=2), fails, epochs=5)
+    assert (tmp_path / "best.safetensors").read_bytes() == expected
+
+
 def test_a_new_folder_gets_no_best_net_without_a_checkpoint(tmp_path):
     run(make(), fn.Checkpoint(tmp_path / "a"), epochs=1)
     trainer = make()
@@ -616,6 +677,64 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     assert caught[0].filename == __file__
     assert columns(run(trainer, fn.Checkpoint(tmp_path))) == columns(expected)
     make().resume(tmp_path)
+
+
+def test_a_checkpoint_that_the_disk_cannot_read_is_passed_over(tmp_path):
+    run(make(), fn.Checkpoint(tmp_path))
+    trainer = make()
+    _core._fail_io(1, False, errno.EIO)
+    try:
+        with pytest.warns(UserWarning, match=r"step-000000000010\.safetensors is taken instead"):
+            trainer.resume(tmp_path)
+    finally:
+        _core._fail_io(0)
+    assert trainer._step == 10
+    _core._fail_io(1, False, errno.EACCES)
+    try:
+        with pytest.raises(PermissionError):
+            make().resume(tmp_path)
+    finally:
+        _core._fail_io(0)
+
+
+@pytest.mark.parametrize("change", ["lr_factor", "weights"])
+def test_a_trainer_that_was_changed_since_resume_is_refused(change, tmp_path):
+    run(make(), fn.Checkpoint(tmp_path), epochs=1)
+    trainer = make()
+    trainer.resume(tmp_path)
+    if change == "lr_factor":
+        trainer.lr_factor = 0.5
+    else:
+        trainer.net.parameters()["0.weight"][0, 0] = 1
+    with pytest.raises(ValueError, match="changed, trained or reset since `resume`"):
+        run(trainer)
+    trainer.resume(tmp_path)
+    run(trainer)
+
+
+class Power:
+    """A loss with a setting."""
+
+    def __init__(self, exponent):
+        self.exponent = exponent
+
+    def __call__(self, y_pred, y):
+        return power(y_pred, y, self.exponent)
+
+
+def power(y_pred, y, exponent):
+    error = y_pred - np.eye(3)[y]
+    return np.mean(error**exponent), exponent * error ** (exponent - 1) / error.size
+
+
+@pytest.mark.parametrize("made", [lambda n: functools.partial(power, exponent=n), Power])
+def test_arguments_of_an_own_loss_are_compared(made, tmp_path):
+    run(make(loss=made(2)), fn.Checkpoint(tmp_path), epochs=1)
+    with pytest.raises(ValueError, match=r"loss: checkpoint .*exponent=2\)?, this trainer .*exponent=4"):
+        make(loss=made(4)).resume(tmp_path)
+    trainer = make(loss=made(2))
+    trainer.resume(tmp_path)
+    run(trainer)
 
 
 def test_no_checkpoint(tmp_path):
@@ -675,8 +794,33 @@ def test_stale_temporary_files_are_removed(tmp_path):
     kept = [".fastnn-1-0.tmp", "other.tmp", ".fastnn-x-0.tmp"]
     for name in (*stale, *kept):
         (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (1, 1))
     run(make(), fn.Checkpoint(tmp_path, keep_best=False, keep_last=1))
     assert names(tmp_path) == sorted([*kept, "step-000000000015.safetensors"])
+
+
+def test_a_beginning_fit_leaves_what_another_thread_is_saving(tmp_path):
+    net, ended, failures = make(input_size=500).net, threading.Event(), []
+
+    def save():
+        while not ended.is_set():
+            try:
+                net.save(tmp_path / "model.safetensors")
+            except OSError as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    try:
+        for place in range(20):
+            trainer = make()
+            if place:
+                trainer.resume(tmp_path)
+            run(trainer, fn.Checkpoint(tmp_path), epochs=place + 1)
+    finally:
+        ended.set()
+        thread.join()
+    assert failures == []
 
 
 def test_the_folder_is_tested_before_training(tmp_path, monkeypatch):
@@ -961,7 +1105,7 @@ def edit(path, change, target=None):
     _core.save_model(engine, str(target or path), contents, attachments)
 
 
-WRONG = [None, True, -1, 2**63, 2**200, 1.5, float("nan"), "x", [], {}]
+WRONG = [None, True, -1, 2**63, 10**400, 1.5, float("nan"), "x", [], {}]
 PLACES = [
     (key, name)
     for key, names in {

@@ -248,6 +248,14 @@ def test_export_to_c(model, tmp_path, capsys):
     assert str(tmp_path / "net.c") in capsys.readouterr().out
 
 
+def test_dots_of_a_models_name_stay(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model[1].rename("net.v1.safetensors")
+    assert cli.main(["export", "net.v1.safetensors", "--to", "c"]) == 2  # no identifier
+    assert cli.main(["export", "net.v1.safetensors", "--to", "c", "--name", "net"]) == 0
+    assert "net_predict" in (tmp_path / "net.v1.c").read_text()
+
+
 def test_export_to_onnx(model, tmp_path, monkeypatch):
     needed("onnx")
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,7 @@
 """`from_torch` on real modules. Runs where PyTorch is installed: with the extra [bench], not with [test].
 
-Without it the same mapping is tested in test_convert.py, on files that PyTorch exported.
+CI installs [test]: there no line of fastnn/convert/torch.py runs. What it shares with the other sources, the checks of
+assemble.py, is tested in test_convert.py.
 """
 
 import numpy as np
@@ -229,6 +230,13 @@ def test_refusals_name_the_place_and_the_reason(case):
     layer, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         fn.from_torch(nn.Sequential(nn.Linear(6, 6), nn.Sequential(layer)))
+
+
+def test_a_root_that_computes_something_else_is_refused():
+    with pytest.raises(TypeError, match="got an object of type Branching with another forward"):
+        fn.from_torch(Branching(linear()))
+    with pytest.raises(ValueError, match="module has forward hooks: remove them first"):
+        fn.from_torch(hooked(nn.Sequential(linear())))
 
 
 def test_derived_classes_with_the_same_forward_are_accepted():

@@ -2,7 +2,7 @@
 
 import fastnn as fn
 
-from .. import library
+from .. import native
 from ..workloads import LARGEST_NORM, PENALTY, Product, Workload
 from . import Data, Run, Training, repeat
 
@@ -58,16 +58,16 @@ def predict(work: Workload, threads: int, dtype: str, fold: bool = False) -> Run
 def product(product: Product, threads: int, dtype: str) -> Run:
     """The kernel alone: dX gets the transposed weights that the step makes once."""
     m, n, k = product.m, product.n, product.k
-    a = library.matrix(*((k, m) if product.kind == "dW" else (m, k)), dtype)
-    b, out = library.matrix(k, n, dtype), library.matrix(m, n, dtype)
+    a = native.matrix(*((k, m) if product.kind == "dW" else (m, k)), dtype)
+    b, out = native.matrix(k, n, dtype), native.matrix(m, n, dtype)
     function = {"forward": "forward", "dW": "backward_weights", "dX": "backward_input"}[product.kind]
     name, number = f"fnn_bench_{function}", {"float32": 0, "float64": 1}[dtype]
-    isa = library.live_isa().encode()
+    isa = native.live_isa().encode()
     strides = out.shape[1], a.shape[1], b.shape[1]
 
     def run(calls: int) -> None:
         # Sizes in the kernel's own order: rows and columns of the result, then the length of its sums.
-        if not library.call(name, isa, number, calls, out, a, b, m, n, k, *strides):
+        if not native.call(name, isa, number, calls, out, a, b, m, n, k, *strides):
             raise RuntimeError(f"this machine cannot run {isa.decode()}.")
 
     return run

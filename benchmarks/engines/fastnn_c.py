@@ -4,7 +4,7 @@ import ctypes
 
 import numpy as np
 
-from .. import library
+from .. import native
 from ..workloads import Workload
 from . import Run, UnsupportedError
 
@@ -13,13 +13,13 @@ def predict(work: Workload, threads: int, dtype: str) -> Run:
     if dtype != "float32":
         raise UnsupportedError("the loop in C is written for float32.")
     widths = np.array(work.widths, np.uintp)
-    net = library.call("fnn_bench_net", widths, len(work.shapes))
+    net = native.call("fnn_bench_net", widths, len(work.shapes))
     if not net:
         raise RuntimeError("the net could not be built in C.")
     x, out = work.features(), np.empty((work.batch, work.widths[-1]), np.float32)
 
     def run(calls: int) -> None:
-        status = library.call(
+        status = native.call(
             "fnn_bench_predict", ctypes.c_void_p(net), out, x, work.batch, ctypes.c_int(threads), calls
         )
         if status:

@@ -5,7 +5,7 @@ Being an engine like the others, it is timed in the same rounds: a machine that 
 
 import numpy as np
 
-from .. import library
+from .. import native
 from ..workloads import Product, Workload
 from . import Data, Run, Training, UnsupportedError
 
@@ -16,8 +16,8 @@ def check(threads: int) -> None:
 
 
 def reading(size: int, passes: int) -> Run:
-    data = library.readable(size)
-    return lambda calls: library.read(data, passes * calls)
+    data = native.readable(size)
+    return lambda calls: native.read(data, passes * calls)
 
 
 def training(work: Workload, data: Data, rate: float, threads: int, seed: int) -> Training:
@@ -31,14 +31,14 @@ def steps_of(work: Workload, threads: int, dtype: str) -> Run:
         # One row does two FLOPs per weight: read for the output, read and written by the update.
         return reading(work.parameters * size, 3)
     if work.activation != "tanh":
-        return lambda steps: library.multiply_add(steps * work.step_flops, dtype)
-    x = library.matrix(1, work.hidden_values, dtype)
+        return lambda steps: native.multiply_add(steps * work.step_flops, dtype)
+    x = native.matrix(1, work.hidden_values, dtype)
     y = np.empty_like(x)
-    isa, number = library.live_isa().encode(), {"float32": 0, "float64": 1}[dtype]
+    isa, number = native.live_isa().encode(), {"float32": 0, "float64": 1}[dtype]
 
     def run(steps: int) -> None:
-        library.multiply_add(steps * work.step_flops, dtype)
-        library.call("fnn_bench_tanh", isa, number, steps, y, x, work.hidden_values)
+        native.multiply_add(steps * work.step_flops, dtype)
+        native.call("fnn_bench_tanh", isa, number, steps, y, x, work.hidden_values)
 
     return run
 
@@ -47,12 +47,12 @@ def predict(work: Workload, threads: int, dtype: str) -> Run:
     check(threads)
     if work.batch == 1:
         return reading(work.parameters * np.dtype(dtype).itemsize, 1)
-    return lambda calls: library.multiply_add(calls * work.prediction_flops, dtype)
+    return lambda calls: native.multiply_add(calls * work.prediction_flops, dtype)
 
 
 def product(product: Product, threads: int, dtype: str) -> Run:
     check(threads)
-    return lambda calls: library.multiply_add(calls * product.flops, dtype)
+    return lambda calls: native.multiply_add(calls * product.flops, dtype)
 
 
 def kernel(name: str, threads: int, dtype: str) -> Run:
@@ -64,6 +64,6 @@ def kernel(name: str, threads: int, dtype: str) -> Run:
 def speed(name: str, threads: int, dtype: str) -> Run:
     """One GFLOP in registers, or one GB read from as many bytes as `name` says."""
     if name == "fma":
-        return lambda calls: library.multiply_add(calls * 10**9, dtype)
-    data = library.readable(int(name))
-    return lambda calls: library.read(data, max(1, calls * 10**9 // data.nbytes))
+        return lambda calls: native.multiply_add(calls * 10**9, dtype)
+    data = native.readable(int(name))
+    return lambda calls: native.read(data, max(1, calls * 10**9 // data.nbytes))

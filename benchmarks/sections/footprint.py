@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..library import ROOT
 from ..markdown import table
+from ..native import ROOT
 from ..results import Results, Subject
 from ..runner import Suite
 

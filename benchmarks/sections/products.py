@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .. import library
+from .. import native
 from ..markdown import MISSING, missing_notes, share, table
 from ..results import Results, Subject
 from ..runner import Suite
@@ -16,7 +16,7 @@ SHARE_OF_SECONDS = 0.4  # of a turn: these are many, and steady
 
 def run(suite: Suite) -> None:
     own = [OWN, DOUBLE]
-    if library.live_isa() == "avx512":
+    if native.live_isa() == "avx512":
         own.append(Subject("fastnn", isa="avx2"))
     products = [product for product in PRODUCTS if not suite.works or product.work in suite.works]
     with suite.workers([*own, *map(floor_of, own), *PEERS]) as workers:

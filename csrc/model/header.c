@@ -6,24 +6,15 @@
 
 #include "model.h"
 
-static const struct {
-    const char *name;
-    size_t size;
-} dtypes[] = {
-    [FNN_FLOAT32] = {"F32", 4}, [FNN_FLOAT64] = {"F64", 8}, [FNN_UINT8] = {"U8", 1},   [FNN_INT8] = {"I8", 1},
-    [FNN_UINT16] = {"U16", 2},  [FNN_INT16] = {"I16", 2},   [FNN_UINT32] = {"U32", 4}, [FNN_INT32] = {"I32", 4},
-    [FNN_UINT64] = {"U64", 8},  [FNN_INT64] = {"I64", 8},
+static const char *const dtypes[] = {
+    [FNN_FLOAT32] = "F32", [FNN_FLOAT64] = "F64", [FNN_UINT8] = "U8",  [FNN_INT8] = "I8",    [FNN_UINT16] = "U16",
+    [FNN_INT16] = "I16",   [FNN_UINT32] = "U32",  [FNN_INT32] = "I32", [FNN_UINT64] = "U64", [FNN_INT64] = "I64",
 };
 enum { N_DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
-size_t fnn_item_size(fnn_dtype dtype)
-{
-    return dtypes[dtype].size;
-}
-
 const char *fnn_dtype_name(fnn_dtype dtype)
 {
-    return dtypes[dtype].name;
+    return dtypes[dtype];
 }
 
 /* ---- JSON ---- */
@@ -100,7 +91,7 @@ bool fnn_valid_name(fnn_span name)
 static bool set_dtype(fnn_entry *entry, fnn_span name)
 {
     for (int i = 0; i < N_DTYPES; i++)
-        if (fnn_span_is(name, dtypes[i].name)) {
+        if (fnn_span_is(name, dtypes[i])) {
             entry->dtype = (fnn_dtype)i;
             return true;
         }
@@ -154,7 +145,7 @@ static fnn_status check_place(const fnn_entry *entry, size_t expected_begin, fnn
 {
     size_t bytes;
     if (!fnn_size_multiply(&bytes, entry->rows, entry->columns) ||
-        !fnn_size_multiply(&bytes, bytes, dtypes[entry->dtype].size) || entry->end - entry->begin != bytes)
+        !fnn_size_multiply(&bytes, bytes, fnn_item_size(entry->dtype)) || entry->end - entry->begin != bytes)
         return fnn_say(detail, FNN_EFORMAT, "tensor '%s': its offsets do not suit its shape", entry->name);
     if (entry->begin != expected_begin)
         return fnn_say(detail, FNN_EFORMAT, "tensor '%s' begins at byte %zu of the data, expected %zu", entry->name,

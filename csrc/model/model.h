@@ -88,7 +88,6 @@ fnn_status fnn_read_header(fnn_header *header, char *text, size_t size, size_t d
 bool fnn_valid_name(fnn_span name); /* of a tensor */
 const fnn_pair *fnn_find_pair(const fnn_header *header, const char *key);
 fnn_entry *fnn_find_entry(const fnn_header *header, const char *name);
-size_t fnn_item_size(fnn_dtype dtype);
 const char *fnn_dtype_name(fnn_dtype dtype); /* "F32" */
 
 /* ---- values.c: what the numbers must be ---- */

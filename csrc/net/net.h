@@ -246,6 +246,8 @@ fnn_status fnn_plan_net(fnn_net **net, const fnn_layer *layers, size_t n_layers,
                         uint64_t seed);
 fnn_status fnn_allocate_parameters(fnn_net *net); /* unless they are there */
 
+size_t fnn_item_size(fnn_dtype dtype); /* bytes of an element; 0 for no dtype (predict.c) */
+
 /* ---- workspace.c, step.c ---- */
 
 fnn_status fnn_prepare_gradients(fnn_net *net);

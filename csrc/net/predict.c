@@ -242,12 +242,17 @@ static void expected_rows(void *argument, int thread, int n_threads)
 
 /* ---- entry points ---- */
 
+size_t fnn_item_size(fnn_dtype dtype)
+{
+    static const size_t sizes[] = {[FNN_FLOAT32] = 4, [FNN_FLOAT64] = 8, [FNN_UINT8] = 1,  [FNN_INT8] = 1,
+                                   [FNN_UINT16] = 2,  [FNN_INT16] = 2,   [FNN_UINT32] = 4, [FNN_INT32] = 4,
+                                   [FNN_UINT64] = 8,  [FNN_INT64] = 8};
+    return dtype <= FNN_INT64 ? sizes[dtype] : 0;
+}
+
 fnn_features fnn_rows(const void *data, fnn_dtype dtype, size_t rows, size_t columns)
 {
-    static const ptrdiff_t sizes[] = {[FNN_FLOAT32] = 4, [FNN_FLOAT64] = 8, [FNN_UINT8] = 1,  [FNN_INT8] = 1,
-                                      [FNN_UINT16] = 2,  [FNN_INT16] = 2,   [FNN_UINT32] = 4, [FNN_INT32] = 4,
-                                      [FNN_UINT64] = 8,  [FNN_INT64] = 8};
-    ptrdiff_t size = dtype <= FNN_INT64 ? sizes[dtype] : 0; /* an unknown dtype is refused where the rows are used */
+    ptrdiff_t size = (ptrdiff_t)fnn_item_size(dtype); /* an unknown dtype is refused where the rows are used */
     return (fnn_features){
         .data = data, .dtype = dtype, .row_stride = (ptrdiff_t)columns * size, .column_stride = size, .rows = rows};
 }

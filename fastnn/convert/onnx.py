@@ -23,7 +23,7 @@ SUPPORTED = (
     "Softplus, Tanh, Sigmoid, Softmax, x * Sigmoid(x), Dropout and a constant factor; in front also Sub, Div, Scaler, "
     "Cast, Flatten and Reshape."
 )
-SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805
+SELU_ALPHA, SELU_GAMMA = layers.SELU.ALPHA, layers.SELU.SCALE
 
 Array = np.ndarray[Any, Any]
 

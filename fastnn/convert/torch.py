@@ -22,8 +22,11 @@ SUPPORTED = (
 def convert(module: Any, dtype: Any, seed: int) -> Sequential:
     """`fastnn.from_torch`."""
     torch = sys.modules.get("torch")  # who has a module has imported it
-    if torch is None or not isinstance(module, torch.nn.Sequential):
-        raise TypeError(f"module must be a torch.nn.Sequential, got an object of type {type(module).__name__}.")
+    if torch is None or not _computes(module, torch.nn.Sequential):
+        kind = type(module).__name__
+        derived = " with another forward" if torch is not None and isinstance(module, torch.nn.Sequential) else ""
+        raise TypeError(f"module must be a torch.nn.Sequential, got an object of type {kind}{derived}.")
+    _refuse_hooks("module", module)
     leaves = list(_leaves(torch, module, ""))
     if not leaves:
         raise ValueError("module must hold at least one layer, got an empty Sequential.")

@@ -40,7 +40,6 @@ _FORMULAS = {
     "tanh": ("{f}({v})", "tanh"),
     "sigmoid": ("{f}({v})", "sigmoid"),
 }
-_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
 def to_c(net: fn.Sequential, path: str | os.PathLike[str], name: str | None = None) -> tuple[Path, Path]:
@@ -231,7 +230,7 @@ class _Writer:
             return [*self.activation(fn.Identity(), n, v), f"{self.name}_softmax(y, {n});"]
         formula, function = _FORMULAS[layer.name]
         self.called |= {function} if function else set()
-        numbers = {"alpha": layer.alpha, "selu_scale": _SELU_SCALE, "selu_scale_alpha": _SELU_SCALE * _SELU_ALPHA}
+        numbers = {"alpha": layer.alpha, "selu_scale": fn.SELU.SCALE, "selu_scale_alpha": fn.SELU.SCALE * fn.SELU.ALPHA}
         constants = {key: literal(value, self.dtype) for key, value in numbers.items()}
         return _loop(n, f"y[j] = {formula.format(v=v, f=f'{self.name}_{function}', **constants)};")
 

@@ -19,13 +19,9 @@ def checked_parameters(net: Any) -> dict[str, Array]:
     TypeError: `net` is none. ValueError: a Standardize layer has no statistics, or a parameter is not finite.
     """
     instance("net", net, fn.Sequential, "a fastnn.Sequential")
+    net.predict(np.zeros((1, net.input_size), net.dtype))  # refuses a Standardize layer without statistics
     parameters: dict[str, Array] = net.parameters()
     for name, values in parameters.items():
-        if name == "0.scale" and not values.all():
-            raise ValueError(
-                "Standardize() has no statistics yet: train the net first (the first fit computes them), or give mean "
-                "and scale."
-            )
         if not np.isfinite(values).all():
             raise ValueError(f"net has NaN or infinity among its parameters: {name}.")
     return parameters

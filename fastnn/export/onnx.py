@@ -19,7 +19,7 @@ OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # came with opset 20: what can run the one can read the other
 LARGEST_FILE = 2**31 - 2**20  # protobuf's limit, less what is not parameters
 
-SELU_ALPHA, SELU_GAMMA = 1.6732632423543772, 1.0507009873554805
+SELU_ALPHA, SELU_GAMMA = fn.SELU.ALPHA, fn.SELU.SCALE
 
 Array = np.ndarray[Any, Any]
 
