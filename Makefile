@@ -20,7 +20,7 @@ include csrc/build.mk
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { printf "  %-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST) | sort
 
-run: build ## Train on the bundled digits, print the accuracy, draw the curves
+run: build ## Train on the bundled digits, print the accuracy, save the model, draw the curves
 	@$(BIN)/fastnn train digits --out build
 
 dev: build $(VENV)/.tools ## Set up everything that a developer needs
