@@ -1,0 +1,29 @@
+"""Settings of `make docs`. Nothing is fetched: neither inventories of other projects nor fonts nor scripts."""
+
+
+import fastnn
+
+project = "fastnn"
+author = "the fastnn developers"
+project_copyright = author
+release = version = fastnn.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["images"]
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+default_role = "py:obj"  # `Trainer.fit` in a docstring is a link where such a name exists
+autodoc_default_options = {"member-order": "bysource"}
+autodoc_typehints = "none"  # docstrings say it in words
+autodoc_preserve_defaults = True
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = f"fastnn {release}"
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
