@@ -1,6 +1,5 @@
 """Settings of `make docs`. Nothing is fetched: neither inventories of other projects nor fonts nor scripts."""
 
-
 import fastnn
 
 project = "fastnn"
@@ -21,6 +20,20 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+
+
+PROJECT = {"](ARCHITECTURE.md)": "](architecture.md)", "](CONTRIBUTING.md)": "](contributing.md)"}
+
+
+def _links_between_included_pages(app, path, parent, content):
+    """The pages of the top folder are included by project/*.md, where they have other names."""
+    for link, here in PROJECT.items():
+        content[0] = content[0].replace(link, here)
+
+
+def setup(app):
+    app.connect("include-read", _links_between_included_pages)
+
 
 html_theme = "furo"
 html_title = f"fastnn {release}"
