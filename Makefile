@@ -122,7 +122,8 @@ docs: build $(VENV)/.docs ## Build the documentation into build/docs; warnings a
 	@echo "documentation: build/docs/index.html"
 
 $(VENV)/.docs: $(VENV)/.installed
-	@$(PIP) --no-build-isolation -e '.[docs]'
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], \
+		sep="\n")' | $(PIP) -r /dev/stdin
 	@touch $@
 
 wheel: $(VENV)/.installed ## Build sdist and wheel into dist/

@@ -16,6 +16,7 @@ import fastnn as fn
 from fastnn import _core
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")  # scikit-learn: there could be more epochs
 @pytest.mark.parametrize("page", [page for page in pages.PAGES if pages.blocks(page)])
 def test_code_of_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
