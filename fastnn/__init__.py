@@ -7,6 +7,7 @@ from .checkpoint import Checkpoint
 from .clipping import ClipNorm, ClipValue
 from .config import get_num_threads, set_num_threads, show_config
 from .convert import from_onnx, from_sklearn, from_torch
+from .diagnose import diagnose
 from .errors import DivergenceError, ModelFileError, ModelVersionError
 from .history import History
 from .layers import (
@@ -71,6 +72,7 @@ __all__ = [
     "Standardize",
     "Tanh",
     "Trainer",
+    "diagnose",
     "from_onnx",
     "from_sklearn",
     "from_torch",
