@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 # Where a measure becomes a finding.
 FLAT = 1e-3  # |f'(z)| of an activation that passes hardly any gradient on
 RATIO = 1e3  # of the first and the last Dense layer's gradient norm; of the deviations of their outputs
-DEAD_SHARE = 0.3
+DEAD_SHARE = 0.5
 SATURATED_SHARE = 0.5
 IDENTICAL_SHARE = 0.5
 LARGE_FEATURE = 10.0  # root mean square
@@ -322,7 +322,7 @@ def diagnose(
         exploding     the same > 1e3
         shrinking     standard deviation of the output of the last hidden Dense layer / of the first one < 1e-3
         growing       the same > 1e3
-        dead          at least 30 % of the units of an activation are 0 on all rows
+        dead          at least half of the units of an activation are 0 on all rows and flat there
         saturated     at least half of the units of an activation have |f'(z)| < 1e-3 on more than half of the rows; not
                       said of ReLU and LeakyReLU, which are flat on one side on purpose
         symmetric     at least half of the units of a hidden Dense layer have a double that training cannot tell apart
