@@ -4,20 +4,22 @@ Everything is measured on a twin in which an activation inside a Dense layer sta
 that its derivative is taken where it belongs, at the activation's input.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import data
+from . import _draw, data
 from ._declare import Declaration, instance, integer, threads
+from .callbacks import Callback, Logs
 from .layers import SELU, Activation, BatchNorm, Dense, Dropout, Identity, Layer, Scale, Softmax
 from .losses import OwnLoss
 from .network import Sequential
 from .optimizers import SGD
 from .trainer import Trainer, _Failure
 
-__all__ = ["Diagnosis", "Finding", "LayerRecord", "diagnose"]
+__all__ = ["Diagnosis", "Diagnostics", "Finding", "LayerRecord", "diagnose"]
 
 Array = np.ndarray[Any, Any]
 
@@ -29,6 +31,8 @@ SATURATED_SHARE = 0.5
 IDENTICAL_SHARE = 0.5
 LARGE_FEATURE = 10.0  # root mean square
 SMALL_FEATURE = 0.01
+
+_ROWS_PER_EPOCH = 1024  # of a Diagnostics callback
 
 _FLAT_ON_PURPOSE = ("relu", "leaky_relu")  # for z < 0: that they are off on many rows is no fault
 
@@ -117,7 +121,7 @@ class Diagnosis(Declaration):
         rows = [
             (
                 str(record.place),
-                _title(record.layer),
+                title(record.layer),
                 f"{record.mean:.3g}",
                 f"{record.std:.3g}",
                 _percent(record.dead),
@@ -139,7 +143,7 @@ class Diagnosis(Declaration):
         return "\n".join([lines[0], rule, *lines[1:], rule, f"loss {self.loss:.4g} on {self.rows:,} rows", "", *said])
 
 
-def _title(layer: Layer) -> str:
+def title(layer: Layer) -> str:
     """A layer in a table: of Dense the size and the activation."""
     if not isinstance(layer, Dense):
         return _shortened(repr(layer), 30)
@@ -253,7 +257,7 @@ def _sigmoid(z: Array) -> Array:
 
 
 def _elu_slope(z: Array, alpha: float, scale: float = 1.0) -> Array:
-    return scale * np.where(z > 0, 1.0, alpha * np.exp(np.minimum(z, 0)))
+    return np.where(z > 0, scale, scale * alpha * np.exp(np.minimum(z, 0)))
 
 
 def _gelu_slope(z: Array, y: Array) -> Array:
@@ -263,7 +267,7 @@ def _gelu_slope(z: Array, y: Array) -> Array:
 
 def _silu_slope(z: Array) -> Array:
     s = _sigmoid(z)
-    return s * (1 + z * (1 - s))
+    return np.asarray(s * (1 + z * (1 - s)))
 
 
 _DERIVATIVES: dict[str, Callable[[Array, Array, float], Array]] = {
@@ -292,9 +296,9 @@ def diagnose(
 ) -> Diagnosis:
     """Measure every layer on some rows and say what is wrong, and what helps. The net stays as it is.
 
-    Activations and gradients are those of one batch of all rows used, as in training: BatchNorm normalises by this batch
-    (a frozen one by its running statistics). Dropout is replaced by its mean, so that equal calls give equal results. A
-    leading `Standardize` without statistics takes those of `x`, as the first fit would.
+    Activations and gradients are those of one batch of all rows used, as in training: BatchNorm normalises by this
+    batch (a frozen one by its running statistics). Dropout is replaced by its mean, so that equal calls give equal
+    results. A leading `Standardize` without statistics takes those of `x`, as the first fit would.
 
     Parameters
     ----------
@@ -401,16 +405,17 @@ def _nonfinite(twin: _Twin, measures: Sequence[_Measures], failure: _Failure | N
     for name, values in twin.net.parameters().items():
         bad = int(values.size - np.isfinite(values).sum())
         if bad:
-            entry, role = name.split(".")
-            place = twin.places[int(entry)]
+            number, role = name.split(".")
+            place = twin.places[int(number)]
             text = f"{bad:,} of {values.size:,} values of {place}.{role} are not finite: this net is lost. {advice}"
             return [Finding("nonfinite", place, text)]
     for entry, measure in enumerate(measures):
         if not measure.finite:
             place = twin.places[entry]
             text = (
-                f"the output of layer {place} is not finite, though all parameters are: numbers grew beyond the largest "
-                f"{twin.net.dtype}. Xavier or He initialisation and BatchNorm keep signals at their size. {advice}"
+                f"the output of layer {place} is not finite, though all parameters are: numbers grew beyond the "
+                f"largest {twin.net.dtype}. Xavier or He initialisation and BatchNorm keep signals at their size. "
+                f"{advice}"
             )
             return [Finding("nonfinite", place, text)]
     if failure is None:
@@ -438,9 +443,9 @@ def _unscaled(twin: _Twin, x: Array, n_threads: int) -> list[Finding]:
     else:
         numbers = f"all {len(sizes)} features have a root mean square below {SMALL_FEATURE:g}"
     text = (
-        f"the features that enter layer {place} are not scaled: {numbers}, the largest is {largest:.3g} (column {column}; "
-        f"the median is {np.median(sizes):.3g}). Initialisation and learning rates expect features near mean 0 and "
-        "deviation 1: put Standardize() first, or Scale(1/255) for images. What is found further on may come from this."
+        f"the features that enter layer {place} are not scaled: {numbers}, the largest is {largest:.3g} (column "
+        f"{column}; the median is {np.median(sizes):.3g}). Initialisation and learning rates expect features near mean "
+        "0 and deviation 1: put Standardize() first, or Scale(1/255) for images. What is found further on may come from this."
     )
     return [Finding("unscaled", place, text)]
 
@@ -455,14 +460,14 @@ def _ratios(records: Sequence[LayerRecord]) -> list[Finding]:
         (first, norm), (last, last_norm) = trained[0], trained[-1]
         ratio = norm / last_norm
         numbers = (
-            f"its norm is {norm:.2e} in the first Dense layer (layer {first}) and {last_norm:.2e} in the last one (layer "
-            f"{last}), a ratio of {ratio:.1e}"
+            f"its norm is {norm:.2e} in the first Dense layer (layer {first}) and {last_norm:.2e} in the last one "
+            f"(layer {last}), a ratio of {ratio:.1e}"
         )
         if ratio < 1 / RATIO:
             text = (
                 f"the gradient vanishes on its way back: {numbers}, so that the first layers hardly learn. Xavier "
-                "initialisation before tanh and sigmoid or He before ReLU, ReLU in place of sigmoid, and BatchNorm keep "
-                "its size."
+                "initialisation before tanh and sigmoid or He before ReLU, ReLU in place of sigmoid, and BatchNorm "
+                "keep its size."
             )
             findings.append(Finding("vanishing", first, text))
         elif ratio > RATIO:
@@ -475,8 +480,8 @@ def _ratios(records: Sequence[LayerRecord]) -> list[Finding]:
         (first, std), (last, last_std) = hidden[0], hidden[-1]
         ratio = last_std / std
         numbers = (
-            f"their standard deviation is {std:.2e} in the first hidden layer (layer {first}) and {last_std:.2e} in the "
-            f"last one (layer {last}), a ratio of {ratio:.1e}"
+            f"their standard deviation is {std:.2e} in the first hidden layer (layer {first}) and {last_std:.2e} in "
+            f"the last one (layer {last}), a ratio of {ratio:.1e}"
         )
         advice = "Xavier initialisation before tanh and sigmoid, He before ReLU, and BatchNorm keep their size."
         if ratio < 1 / RATIO:
@@ -493,9 +498,9 @@ def _dead(records: Sequence[LayerRecord]) -> list[Finding]:
         if record.dead is not None and DEAD_SHARE <= record.dead <= (record.saturated or 0)  # tanh(0) = 0 is alive
     ]
     text = (
-        "{where} are dead, 0 on all rows: they pass no gradient on and cannot recover by training. He "
-        "initialisation with biases of 0, BatchNorm before the activation, a smaller learning rate, or LeakyReLU or ELU, "
-        "whose gradient does not end at 0, avoid this."
+        "{where} are dead, 0 on all rows: they pass no gradient on and cannot recover by training. He initialisation "
+        "with biases of 0, BatchNorm before the activation, a smaller learning rate, or LeakyReLU or ELU, whose "
+        "gradient does not end at 0, avoid this."
     )
     return _shared("dead", shares, text)
 
@@ -549,3 +554,117 @@ def _shared(name: str, shares: Sequence[tuple[LayerRecord, float]], text: str) -
         where = f"{len(places)} layers ({places[0]} to {places[-1]})"
     where = f"{shown} of the units of {where}"
     return [Finding(name, places[0], text.format(where=where))]
+
+
+# ---- epoch by epoch ----
+
+
+class Diagnostics(Callback):
+    """Records, epoch by epoch, what `diagnose` looks at. The training comes to the same bits with it and without.
+
+    A fit without it pays nothing. With it every step forms all gradients and their norms, as clipping by norm does, and
+    every epoch ends with a prediction of at most 1,024 rows by a copy of the net.
+
+    It has no state for checkpoints: in a resumed fit it records the epochs since then.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, input_size), optional
+        Where dead and saturated units are looked for; by default the training data. Of more than 1,024 rows so many,
+        evenly spread.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        One entry per epoch: "epoch" (counted from 0), "clip_rate" (share of the steps whose gradient the Trainer's clip
+        changed), "gradient_norm.0.weight" and so on (mean over the steps of the norm of each trainable tensor's
+        gradient, with penalties and before clipping), "dead.0" and "saturated.0" and so on for the activation of each
+        layer that has one: shares as in `LayerRecord`, in evaluation mode. NaN where no step was taken.
+
+    Examples
+    --------
+    >>> diagnostics = fn.Diagnostics()
+    >>> trainer.fit(x, y, epochs=20, callbacks=[diagnostics])
+    >>> diagnostics.history["gradient_norm.0.weight"][-1]
+    >>> diagnostics.plot("diagnostics.png")
+    """
+
+    trainer: Trainer
+
+    def __init__(self, x: Any = None) -> None:
+        self._x = x
+        self.history: dict[str, list[float]] = {}
+        self._net: Sequential | None = None  # of the last fit, for the names in the plot
+
+    def on_fit_begin(self) -> None:
+        trainer, engine = self.trainer, self.trainer.net._engine
+        if engine.measure:
+            raise ValueError("a fit takes one Diagnostics callback: another one is measuring this net.")
+        assert trainer._fit is not None
+        x = trainer._fit.training.x if self._x is None else data.features(self._x, engine, "x of Diagnostics")
+        self._rows = x[data.spread(len(x), _ROWS_PER_EPOCH)]
+        self._twin = _Twin(trainer.net)
+        self._fused = self._twin.last_activation() if _is_fused(trainer) else None
+        self._names = [name for name, _, trainable, _ in engine.tensors() if trainable]
+        self.history, self._net = {}, trainer.net
+        engine.measure = True
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        steps, clipped, norms = self.trainer.net._engine.take_measures()
+        record = {"epoch": float(epoch), "clip_rate": clipped / steps if steps else float("nan")}
+        for name, norm in zip(self._names, norms, strict=True):
+            record[f"gradient_norm.{name}"] = norm if steps else float("nan")
+        self._twin.load(self.trainer.net)
+        measures = self._twin.measure(self._rows, self._fused, self.trainer._threads)
+        for place, measure in zip(self._twin.places, measures, strict=True):
+            if measure.dead is not None and measure.saturated is not None:
+                record |= {f"dead.{place}": measure.dead, f"saturated.{place}": measure.saturated}
+        for name, value in record.items():
+            self.history.setdefault(name, []).append(value)
+
+    def on_fit_end(self) -> None:
+        self.trainer.net._engine.measure = False
+        del self._twin, self._rows
+
+    def plot(self, path: "str | os.PathLike[str] | None" = None) -> Any:
+        """Curves over the epochs: gradient norms of the weights, dead and saturated units of each layer, and the share
+        of clipped steps if there are any; needs matplotlib. ReLUs have no curve of saturated units: they are flat on
+        purpose.
+
+        Parameters
+        ----------
+        path : str or path-like, optional
+            Also save the picture there.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+        ValueError
+            No epoch has been recorded.
+        """
+        if not self.history or self._net is None:
+            raise ValueError("Diagnostics has nothing to plot: give it to a fit, callbacks=[diagnostics].")
+        layers = {str(place): layer for place, layer in enumerate(self._net.layers)}
+        names = {place: f"{place}  {title(layer)}" for place, layer in layers.items()}
+        norms, dead, saturated = {}, {}, {}
+        for column, values in self.history.items():
+            kind, _, of = column.partition(".")
+            place = of.partition(".")[0]
+            if kind == "gradient_norm" and of.endswith(".weight"):
+                norms[names[place]] = values
+            elif kind == "dead":
+                dead[names[place]] = values
+            elif kind == "saturated" and _activation(layers[place]).name not in _FLAT_ON_PURPOSE:
+                saturated[names[place]] = values
+        panels = [("gradient norm of the weights", False, norms), ("dead units", True, dead)]
+        panels.append(("saturated units", True, saturated))
+        if any(self.history["clip_rate"]):
+            panels.append(("clipped steps", True, {"all": self.history["clip_rate"]}))
+        epochs = [epoch + 1 for epoch in self.history["epoch"]]
+        shown = [panel for panel in panels if panel[2]]
+        return _draw.finish(_draw.layers_over_epochs(epochs, shown, list(names.values())), path)

@@ -270,7 +270,10 @@ HEALTHY = {
     "SELU": lambda: deep("selu", "lecun_normal"),
     "one layer of zeros": lambda: fn.Sequential([fn.Dense(3, init="zeros")], input_size=INPUTS),
     "BatchNorm": lambda: fn.Sequential(
-        [*[layer for _ in range(8) for layer in (fn.Dense(32), fn.BatchNorm(), fn.ReLU(), fn.Dropout(0.5))], fn.Dense(3)],
+        [
+            *[layer for _ in range(8) for layer in (fn.Dense(32), fn.BatchNorm(), fn.ReLU(), fn.Dropout(0.5))],
+            fn.Dense(3),
+        ],
         input_size=INPUTS,
     ),
 }
@@ -327,7 +330,11 @@ def test_the_net_and_its_training_stay_as_they_are():
 def test_equal_calls_give_equal_results_with_any_number_of_threads():
     x, y = samples()
     net = HEALTHY["BatchNorm"]()
-    assert str(fn.diagnose(net, x, y)) == str(fn.diagnose(net, x, y, n_threads=1)) == str(fn.diagnose(net, x, y, n_threads=2))
+    assert (
+        str(fn.diagnose(net, x, y))
+        == str(fn.diagnose(net, x, y, n_threads=1))
+        == str(fn.diagnose(net, x, y, n_threads=2))
+    )
 
 
 # ---- bad input ----
