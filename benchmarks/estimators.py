@@ -1,7 +1,7 @@
-"""Scores and times of the estimators and of `fastnn train` beside scikit-learn's MLP: ``make bench-estimators DATA=DIR``.
+"""Scores and times of the estimators and `fastnn train` beside scikit-learn's MLP: ``make bench-estimators DATA=DIR``.
 
-Both MLPs get the same rows, layers and settings, scikit-learn's defaults but for those named in `TASKS`; they take turns,
-seed by seed. `fastnn train` gets the same training rows as a file, unscaled, and nothing else.
+Both MLPs get the same rows, layers and settings, scikit-learn's defaults but for those named in `TASKS`; they take
+turns, seed by seed. `fastnn train` gets the same training rows as a file, unscaled, and nothing else.
 """
 
 import argparse
@@ -17,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+from fastnn.sklearn import FastNNClassifier, FastNNRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
-
-from fastnn.sklearn import FastNNClassifier, FastNNRegressor
 
 from . import markdown
 
@@ -162,7 +161,7 @@ HEADINGS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.estimators", description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder of letter.npz, optdigits.npz, covtype.npz, diamonds.npz, mnist.npz")
+    parser.add_argument("data", type=Path, help="folder of " + ", ".join(task.file for task in TASKS.values()))
     parser.add_argument("--seeds", type=int, default=5, help="pairs of a split and a seed")
     parser.add_argument("--only", default=",".join(TASKS), help="names among " + ", ".join(TASKS))
     options = parser.parse_args()
