@@ -445,8 +445,8 @@ def _unscaled(twin: _Twin, x: Array, n_threads: int) -> list[Finding]:
     text = (
         f"the features that enter layer {place} are not scaled: {numbers}, the largest is {largest:.3g} (column "
         f"{column}; the median is {np.median(sizes):.3g}). Initialisation and learning rates expect features near mean "
-        "0 and deviation 1: put Standardize() first, or Scale(1/255) for images. What is found further on may come from "
-        "this."
+        "0 and deviation 1: put Standardize() first, or Scale(1/255) for images. What is found further on may come "
+        "from this."
     )
     return [Finding("unscaled", place, text)]
 
