@@ -6,7 +6,7 @@ that its derivative is taken where it belongs, at the activation's input.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -162,7 +162,7 @@ def _percent(share: float | None) -> str:
 # ---- the twin ----
 
 
-class _Measures(NamedTuple):
+class _Measures(Declaration):
     """Of the output of one entry of the twin's layer list."""
 
     mean: float
