@@ -55,7 +55,7 @@ class Block:
         """Optional packages that it needs and that are not installed."""
         used = set(re.findall(r"^\s*(?:import|from) (\w+)|(?<!\.)\b(\w+)\.\w", self.code, re.MULTILINE))
         names = {name for pair in used for name in pair}
-        if ".plot(" in self.code:
+        if re.search(r"\.plot\b", self.code):
             names.add("matplotlib")
         return {name for name in names & (IN_CI | ELSEWHERE) if importlib.util.find_spec(name) is None}
 
