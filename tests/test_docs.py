@@ -32,7 +32,7 @@ def test_code_of_the_page_runs(page, tmp_path, monkeypatch):
 
 
 def comparable(printed):
-    """Lines; without fused multiply-add another rounding leads to other numbers, and these to other widths: then words."""
+    """Lines; words where fused multiply-adds are missing, so that numbers and their widths differ."""
     if _core.isa_name() == "baseline":
         return re.sub(r"-+|[-+]?\d[\d.,]*(e[-+]\d+)?", "#", printed).split()
     return [line.rstrip() for line in printed.strip().splitlines()]
