@@ -176,6 +176,7 @@ class Trainer:
         self._stop: str | None = None
         self._kept_stop: str | None = None  # where a callback stopped, and not somebody from outside
         self._settings = object()
+        self._objective = 1.0, False  # scale of the loss; whether penalties are divided by a batch's sum of weights
         self._run_id = snapshot.new_run()
         self._fit: _Fit | None = None  # under way
         self._identity: dict[str, str] = {}  # of that fit, if checkpoints are kept
@@ -704,7 +705,7 @@ class Trainer:
             return
         clip = ("none", 0.0, 0.0) if self.clip is None else self.clip.record()
         penalty = ("default", 0.0, 0.0) if self.regularizer is None else self.regularizer.record()
-        self.net._engine.configure(self.optimizer.record(), clip, penalty)
+        self.net._engine.configure(self.optimizer.record(), clip, penalty, *self._objective)
         self.net._configured_for = self._settings
 
     def _rates(self, count: int, first: int | None = None) -> Array:
@@ -789,11 +790,12 @@ class Trainer:
                 value, gradient = loss(predicted, samples.targets.y[rows], weights)
                 if not np.isfinite(value):
                     return _Epoch(loss_sum, weight_sum, batch, _Failure(value, engine.failed_layer))
-                engine.backward(gradient, n_threads=self._threads, input_gradient=False)
-                finite, _ = engine.apply_gradients(rate, n_threads=self._threads)
+                scale = gradient.dtype.type(self._objective[0])
+                engine.backward(gradient * scale, n_threads=self._threads, input_gradient=False)
+                finite, _ = engine.apply_gradients(rate, weight, n_threads=self._threads)
                 if not finite:
                     return _Epoch(loss_sum, weight_sum, batch, _Failure(value, engine.failed_layer))
-                loss_sum += value * weight
+                loss_sum += self._objective[0] * value * weight
                 weight_sum += weight
         finally:
             # The engine's count, because Ctrl-C may strike between an update and a count of our own.
