@@ -1,0 +1,33 @@
+"""scikit-learn's own checks of estimators, none expected to fail, and its tools around ours."""
+
+import optional
+import pytest
+
+optional.needed("sklearn")
+optional.needed("scipy")
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fastnn.sklearn import FastNNClassifier, FastNNRegressor
+
+FAST = [FastNNClassifier(), FastNNRegressor()]
+VARIANTS = [
+    estimator(**parameters)
+    for estimator in (FastNNClassifier, FastNNRegressor)
+    for parameters in (
+        {"n_ensemble": 2},
+        {"dropout": 0.1, "batch_norm": True, "scale": "standard", "learning_rate_init": 0.01},
+        {"solver": "lbfgs", "scale": "standard"},
+    )
+]
+
+
+@parametrize_with_checks(FAST)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.long
+@parametrize_with_checks(VARIANTS)
+def test_scikit_learns_checks_of_variants(estimator, check):
+    check(estimator)
