@@ -17,7 +17,7 @@ VARIANTS = [
     for parameters in (
         {"n_ensemble": 2},
         {"dropout": 0.1, "batch_norm": True, "scale": "standard", "learning_rate_init": 0.01},
-        {"solver": "lbfgs", "scale": "standard"},
+        {"solver": "lbfgs", "scale": "standard", "alpha": 1.0},
     )
 ]
 
@@ -27,7 +27,15 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
+def undefined(estimator):
+    """Checks of what such an estimator does not promise."""
+    if not estimator.dropout and not estimator.batch_norm:
+        return {}
+    reason = "masks are drawn per row, and BatchNorm's statistics are unweighted"
+    return dict.fromkeys([f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")], reason)
+
+
 @pytest.mark.long
-@parametrize_with_checks(VARIANTS)
+@parametrize_with_checks(VARIANTS, expected_failed_checks=undefined)
 def test_scikit_learns_checks_of_variants(estimator, check):
     check(estimator)

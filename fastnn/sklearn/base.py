@@ -126,6 +126,8 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
         if self.batch_norm and len(rows.x) < 2:
             raise ValueError(f"batch_norm needs at least 2 rows, got n_samples = {len(rows.x)}.")
         outputs, objective = self._objective(rows.y)
+        if first:
+            self.n_outputs_, self.n_layers_ = outputs, len(parameters.hidden_sizes(self.hidden_layer_sizes)) + 2
         layers = parameters.build_layers(self, outputs, objective.last)
         random_state = check_random_state(self.random_state)
         drawn = self._draw(rows, outputs, random_state) if first else None
@@ -136,7 +138,6 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
                 Member(self._build(layers, rows.x, weights, random_state))
                 for weights in (drawn, *(self._draw(rows, outputs, random_state) for _ in range(self.n_ensemble - 1)))
             ]
-            self.n_outputs_, self.n_layers_ = outputs, len(parameters.hidden_sizes(self.hidden_layer_sizes)) + 2
         else:
             self._require_same(layers)
         if self.solver == "lbfgs":
@@ -284,12 +285,11 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
             member.net._configured_for = None
         else:
             member.trainer, member.progress.learning_rate = trainer, float(self.learning_rate_init)
-        trainer._objective = objective.scale, True
         return trainer
 
     def _new_trainer(self, net: Sequential, objective: Objective, batch_size: int | str) -> Trainer:
         stochastic = self.solver != "lbfgs"
-        return Trainer(
+        trainer = Trainer(
             net,
             loss=objective.loss,
             optimizer=parameters.build_optimizer(self),
@@ -298,6 +298,8 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
             batch_size=batch_size,
             n_threads=self.n_threads,
         )
+        trainer._objective = objective.scale, stochastic
+        return trainer
 
     def _scorer(self, net: Sequential, validation: Rows | None) -> Callable[[], float] | None:
         if validation is None:
@@ -306,7 +308,6 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
 
     def _minimize(self, member: Member, rows: Rows, objective: Objective) -> None:
         trainer = self._new_trainer(member.net, objective, "full")
-        trainer._objective = objective.scale, False
         if isinstance(trainer.loss, Loss):
             trainer.micro_batch = 4096  # what is in memory at once
         member.trainer, member.history = None, History()

@@ -281,7 +281,7 @@ class FastNNClassifier(ClassifierMixin, FastNN):  # type: ignore[misc]
         return factors
 
     def _strata(self, y: Array) -> Array | None:
-        return None if self._multilabel else y
+        return np.asarray(self.classes_[y]) if self.out_activation_ == "logistic" and not self._multilabel else None
 
     def _outputs(self, net: Sequential, x: Array) -> Array:
         return net.predict_proba(x, n_threads=self.n_threads)

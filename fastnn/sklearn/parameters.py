@@ -94,7 +94,8 @@ COMMON = """hidden_layer_sizes : int or sequence of int
     early_stopping : bool
         Stop by the score of validation rows, and keep the weights of the best epoch.
     validation_fraction : float
-        Share of the rows that validates where `fit` gets no `eval_set`; stratified by class.
+        Share of the rows that validates where `fit` gets no `eval_set`; two classes are stratified, as in scikit-learn
+        no more than two.
     max_fun : int
         Most evaluations of the loss by lbfgs.
     dropout : float or sequence of float

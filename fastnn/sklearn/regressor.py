@@ -190,8 +190,11 @@ class FastNNRegressor(RegressorMixin, FastNN):  # type: ignore[misc]
 
     def _score_outputs(self, outputs: Array, rows: Rows) -> float:
         """R2, the mean over the outputs, as r2_score computes it; NaN where an output is not finite."""
+        if not np.isfinite(outputs).all():
+            return float("nan")
         y, weights = rows.y.astype(np.float64), rows.weights
-        residual = np.average((y - outputs) ** 2, axis=0, weights=weights)
+        with np.errstate(over="ignore"):
+            residual = np.average((y - outputs) ** 2, axis=0, weights=weights)
         total = np.average((y - np.average(y, axis=0, weights=weights)) ** 2, axis=0, weights=weights)
         constant = np.where(residual == 0, 1.0, 0.0)
         return float(np.mean(np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), constant)))
