@@ -978,7 +978,11 @@ def crc32(array, uint32_t crc=0):
 def permutation(size_t n, seed, uint64_t epoch):
     order = np.empty(n, np.int64)
     cdef _Buffer order_ = _Buffer(order, "order", n, 8, True)
-    _check(fnn_permutation(<int64_t *>order_.address(), n, <uint64_t>seed, epoch))
+    cdef uint64_t seed_ = seed
+    cdef fnn_status status
+    with nogil:
+        status = fnn_permutation(<int64_t *>order_.address(), n, seed_, epoch)
+    _check(status)
     return order
 
 

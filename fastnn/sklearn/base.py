@@ -20,6 +20,7 @@ from ..errors import DivergenceError
 from ..history import History
 from ..layers import Activation, Layer, Standardize
 from ..losses import Loss
+from ..many import fit_many
 from ..network import Sequential
 from ..trainer import Trainer
 from . import lbfgs, parameters
@@ -226,8 +227,8 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
         if validation is not None:
             y = self._targets(validation.y, objective.loss)
             checked = (validation.x, y, *(() if validation.weights is None else (validation.weights,)))
-        for member, trainer, watch in zip(self._members, trainers, watches, strict=True):
-            self._run(trainer, watch, rows, epochs, checked)
+        self._run(trainers, watches, rows, epochs, checked)
+        for member, trainer in zip(self._members, trainers, strict=True):
             member.history = _scaled(trainer.history, objective.scale)
         if not incremental and any(
             member.progress.n_iter == self.max_iter and not watch.stopped
@@ -239,28 +240,28 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
                 ConvergenceWarning,
             )
 
-    def _run(self, trainer: Trainer, watch: Watch, rows: Rows, epochs: int, validation: Any) -> None:
+    def _run(self, trainers: list[Trainer], watches: list[Watch], rows: Rows, epochs: int, validation: Any) -> None:
+        common = {"validation_data": validation, "sample_weight": rows.weights, "shuffle": bool(self.shuffle)}
         try:
-            trainer.fit(
-                rows.x,
-                rows.y,
-                epochs=epochs,
-                validation_data=validation,
-                sample_weight=rows.weights,
-                shuffle=bool(self.shuffle),
-                verbose=0,
-                callbacks=[watch],
-            )
+            if len(trainers) == 1:
+                trainers[0].fit(rows.x, rows.y, epochs, callbacks=watches, verbose=0, **common)
+            else:
+                lists = [[watch] for watch in watches]
+                fit_many(
+                    trainers, rows.x, rows.y, epochs, callbacks=lists, verbose=0, n_threads=self.n_threads, **common
+                )
         except DivergenceError as error:
             if not self.early_stopping:
                 raise ValueError(
                     "Solver produced non-finite parameter weights. The input data may contain large values and need to "
                     f"be preprocessed. {error}"
                 ) from error
-            watch.diverged()
+            for trainer, watch in zip(trainers, watches, strict=True):
+                if trainer.failed:
+                    watch.diverged()
             warn(f"{error} The weights of the best epoch before are taken.", ConvergenceWarning)
         except KeyboardInterrupt:
-            pass  # the trainer has warned, and the net is usable
+            pass  # fit has warned, and the nets are usable
 
     def _batch_size(self, count: int) -> int:
         if self.batch_size == "auto":
@@ -414,7 +415,7 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
     def loss_(self) -> Any:
         if self.solver == "lbfgs":
             return self._of_members("loss_", lambda member: member.progress.best_loss)
-        return self._of_members("loss_", lambda member: member.progress.loss_curve[-1])
+        return self._of_members("loss_", lambda member: (member.progress.loss_curve or [None])[-1])
 
     @property
     def best_loss_(self) -> Any:
