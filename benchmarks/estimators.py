@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas
-from fastnn.sklearn import FastNNClassifier, FastNNRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
+
+from fastnn.sklearn import FastNNClassifier, FastNNRegressor
 
 from . import markdown
 

@@ -1,4 +1,4 @@
-"""Lists of strings as a model file keeps them: all bytes end to end, and where each string begins (docs/model-file.md)."""
+"""Lists of strings as a model file keeps them: all bytes end to end, and where each begins (docs/model-file.md)."""
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise

@@ -6,23 +6,23 @@ import re
 import warnings
 
 import numpy as np
-import optional
 import pytest
-
-optional.needed("sklearn")
-optional.needed("scipy")
-
-import joblib
-from sklearn.base import clone
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from optional import needed
 
 import fastnn as fn
-from fastnn.sklearn import FastNNClassifier, FastNNRegressor
+
+joblib = needed("joblib")
+clone = needed("sklearn.base").clone
+CalibratedClassifierCV = needed("sklearn.calibration").CalibratedClassifierCV
+ConvergenceWarning = needed("sklearn.exceptions").ConvergenceWarning
+NotFittedError = needed("sklearn.exceptions").NotFittedError
+GridSearchCV = needed("sklearn.model_selection").GridSearchCV
+MLPClassifier = needed("sklearn.neural_network").MLPClassifier
+MLPRegressor = needed("sklearn.neural_network").MLPRegressor
+make_pipeline = needed("sklearn.pipeline").make_pipeline
+StandardScaler = needed("sklearn.preprocessing").StandardScaler
+FastNNClassifier = needed("fastnn.sklearn").FastNNClassifier
+FastNNRegressor = needed("fastnn.sklearn").FastNNRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -83,7 +83,9 @@ STEPS = {
 @pytest.mark.parametrize("kind", TARGETS)
 def test_one_epoch_of_plain_sgd_gives_scikit_learns_weights(kind, batch_size, weights):
     ours, theirs = pair(kind, **STEPS, batch_size=batch_size)
-    start = [layer.copy() for layer in pair(kind, **{**STEPS, "learning_rate_init": 1e-30})[1].fit(X, TARGETS[kind]).coefs_]
+    start = [
+        layer.copy() for layer in pair(kind, **{**STEPS, "learning_rate_init": 1e-30})[1].fit(X, TARGETS[kind]).coefs_
+    ]
     ours.fit(X, TARGETS[kind], weights)
     theirs.fit(X, TARGETS[kind], weights)
     assert_same_weights(ours, theirs, 1e-10)
@@ -129,7 +131,9 @@ def test_lbfgs_goes_scikit_learns_way(kind):
     ours, theirs = (model.fit(X, TARGETS[kind], WEIGHTS) for model in pair(kind, **settings))
     assert_same_weights(ours, theirs, 1e-6)
     y = TARGETS[kind]
-    constant = np.average(np.where(y > 0, y * np.log(np.maximum(y, 1)), 0) - y, weights=WEIGHTS) if kind == "poisson" else 0
+    constant = (
+        np.average(np.where(y > 0, y * np.log(np.maximum(y, 1)), 0) - y, weights=WEIGHTS) if kind == "poisson" else 0
+    )
     assert ours.loss_ + constant == pytest.approx(theirs.loss_, rel=1e-8)
     assert ours.n_iter_ == theirs.n_iter_ == 8
 
@@ -152,6 +156,24 @@ def test_the_objective_of_lbfgs_has_the_gradient_it_says(kind):
     assert np.abs(gradient).max() > 1e-3
 
 
+def test_a_step_from_assigned_weights_is_the_one_worked_out_by_hand():
+    """The net and the step of `test_fit` of scikit-learn's own tests."""
+    x = np.array([[0.6, 0.8, 0.7]])
+    model = FastNNClassifier(2, "logistic", solver="sgd", learning_rate_init=0.1, alpha=0.1, momentum=0)
+    model.partial_fit(x, [0], classes=[0, 1])
+    model.coefs_ = [[[0.1, 0.2], [0.3, 0.1], [0.5, 0]], [[0.1], [0.2]]]
+    model.intercepts_ = [[0.1, 0.1], [1.0]]
+    model.partial_fit(x, [0])
+    # h = sigmoid(x W1 + b1) = (0.679179, 0.574443) and o = sigmoid(h W2 + b2) = 0.765452, so that the deltas are o and
+    # h (1 - h) W2 o = (0.016679, 0.037424); each weight w loses 0.1 (input * delta + 0.1 w).
+    expected = [[0.097999, 0.195755], [0.295666, 0.096006], [0.493832, -0.00262]], [[0.047012], [0.154029]]
+    for found, wanted in zip(model.coefs_, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    for found, wanted in zip(model.intercepts_, ([0.098332, 0.096258], [0.923455]), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert model.predict_proba(x)[0, 1] == pytest.approx(0.739, abs=5e-4)
+
+
 def test_loss_curve_is_the_objective_before_each_step():
     ours, theirs = (model.fit(X, LABELS) for model in pair("multiclass", **{**STEPS, "alpha": 0, "max_iter": 3}))
     np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-10)
@@ -165,7 +187,12 @@ def test_penalty_is_that_of_elastic_net(ratio):
     """The minimum of a linear model, by its optimality conditions."""
     y, alpha = X @ np.array([1.0, -0.5, 0.2, 0, 0]), 5.0
     model = FastNNRegressor(
-        hidden_layer_sizes=(), solver=fn.SGD(0.005), alpha=alpha, l1_ratio=ratio, batch_size=53, max_iter=8000,
+        hidden_layer_sizes=(),
+        solver=fn.SGD(0.005),
+        alpha=alpha,
+        l1_ratio=ratio,
+        batch_size=53,
+        max_iter=8000,
         n_iter_no_change=np.inf,
     ).fit(X, y)
     w = model.coefs_[0].ravel()
@@ -180,7 +207,14 @@ def test_penalty_is_that_of_elastic_net(ratio):
 # ---- weights are repetitions ----
 
 REPETITIONS = np.arange(53) % 4
-FULL = {"hidden_layer_sizes": (6,), "solver": "sgd", "learning_rate_init": 0.1, "max_iter": 30, "random_state": 0, "tol": 0}
+FULL = {
+    "hidden_layer_sizes": (6,),
+    "solver": "sgd",
+    "learning_rate_init": 0.1,
+    "max_iter": 30,
+    "random_state": 0,
+    "tol": 0,
+}
 
 
 @pytest.mark.parametrize("scale", [None, "standard"])
@@ -201,7 +235,9 @@ def test_sample_weight_equals_repetition(kind, solver, scale):
 def test_class_weight_equals_repetition(kind):
     y = TARGETS[kind]
     rows = np.repeat(np.arange(53), y + 1)
-    weighted = FastNNClassifier(**FULL, batch_size=53, class_weight={0: 1, 1: 2, 2: 3} if y.max() == 2 else {1: 2}).fit(X, y)
+    weighted = FastNNClassifier(**FULL, batch_size=53, class_weight={0: 1, 1: 2, 2: 3} if y.max() == 2 else {1: 2}).fit(
+        X, y
+    )
     repeated = FastNNClassifier(**FULL, batch_size=len(rows)).fit(X[rows], y[rows])
     assert_same_weights(weighted, repeated, 1e-6)
 
@@ -243,7 +279,9 @@ def test_eval_set_replaces_the_split():
     assert watched.history_["val_loss"][-1] == pytest.approx(
         0.5 * np.mean(np.sum((SCORES[test] - watched.predict(X[test])) ** 2, axis=1))
     )
-    stopped = FastNNRegressor(**settings, early_stopping=True).fit(X[train], SCORES[train], eval_set=(X[test], SCORES[test]))
+    stopped = FastNNRegressor(**settings, early_stopping=True).fit(
+        X[train], SCORES[train], eval_set=(X[test], SCORES[test])
+    )
     assert stopped.score(X[test], SCORES[test]) == pytest.approx(max(stopped.validation_scores_), rel=1e-12)
     weights = np.r_[np.ones(5), np.zeros(8)]
     five = FastNNRegressor(**settings).fit(X[train], SCORES[train], eval_set=(X[test], SCORES[test], weights))
@@ -330,7 +368,7 @@ def test_divergence_with_early_stopping_keeps_the_best_weights():
         model.fit(X, SCORES)
     assert np.isnan(model.validation_scores_[-1])
     assert np.isfinite(model.predict(X)).all()
-    with pytest.raises(ValueError, match="non-finite parameter weights.*learning rate 1000"):
+    with pytest.raises(ValueError, match=r"non-finite parameter weights.*learning rate 1000"):
         model.set_params(early_stopping=False).fit(X, SCORES)
 
 
@@ -349,7 +387,7 @@ def test_string_labels_and_class_names(tmp_path):
 
 
 def test_frames_keep_their_feature_names():
-    pd = optional.needed("pandas")
+    pd = needed("pandas")
     frame = pd.DataFrame(X, columns=list("abcde"))
     model = FastNNRegressor(**FULL, scale="standard", early_stopping=True).fit(frame, SCORES, eval_set=(frame, SCORES))
     assert model.feature_names_in_.tolist() == list("abcde")
@@ -375,7 +413,7 @@ def test_dtype_of_the_computation(x, dtype, computed):
 
 @pytest.mark.parametrize("form", ["csr_matrix", "csc_array", "coo_matrix"])
 def test_sparse_features(form):
-    sparse = optional.needed("scipy.sparse")
+    sparse = needed("scipy.sparse")
     thin = np.where(np.abs(X) > 1, X, 0)
     model, other = FastNNClassifier(**FULL).fit(thin, LABELS), FastNNClassifier(**FULL)
     other.fit(getattr(sparse, form)(thin), LABELS)
@@ -384,7 +422,7 @@ def test_sparse_features(form):
 
 
 def test_sparse_features_are_predicted_in_pieces(monkeypatch):
-    sparse = optional.needed("scipy.sparse")
+    sparse = needed("scipy.sparse")
     model = FastNNRegressor(**FULL).fit(X, SCORES)
     monkeypatch.setattr("fastnn.sklearn.base.DENSE_ELEMENTS", 35)
     np.testing.assert_array_equal(model.predict(sparse.csr_matrix(X)), model.predict(X))
@@ -532,7 +570,8 @@ def test_no_hidden_layer_is_a_linear_model():
 
 
 def test_an_ensemble_is_the_mean_of_its_nets():
-    model = FastNNRegressor(**FULL, n_ensemble=3).fit(X, SCORES)
+    settings = {**FULL, "batch_size": 20, "dropout": 0.1}
+    model = FastNNRegressor(**settings, n_ensemble=3).fit(X, SCORES)
     values = np.stack([net.predict(X) for net in model.nets_])
     assert np.ptp(values, axis=0).min() > 0
     mean, deviation = model.predict(X, return_std=True)
@@ -540,8 +579,7 @@ def test_an_ensemble_is_the_mean_of_its_nets():
     np.testing.assert_allclose(deviation, values.std(axis=0))
     np.testing.assert_array_equal(mean, model.predict(X))
     assert len(model.loss_curve_) == len(model.history_) == 3
-    first = FastNNRegressor(**FULL).fit(X, SCORES)
-    np.testing.assert_allclose(model.nets_[0].parameters()["0.weight"], first.coefs_[0])
+    np.testing.assert_array_equal(FastNNRegressor(**settings).fit(X, SCORES).predict(X), values[0])
     for name in ("net_", "coefs_"):
         with pytest.raises(AttributeError, match="nets_"):
             getattr(model, name)
@@ -572,7 +610,9 @@ def test_an_ensembles_partial_fit_survives_a_pickle():
 
 @pytest.mark.long
 def test_grid_search_in_processes():
-    search = GridSearchCV(FastNNClassifier(max_iter=20, random_state=0), {"alpha": [1e-4, 10], "dropout": [0, 0.9]}, n_jobs=2, cv=3)
+    search = GridSearchCV(
+        FastNNClassifier(max_iter=20, random_state=0), {"alpha": [1e-4, 10], "dropout": [0, 0.9]}, n_jobs=2, cv=3
+    )
     search.fit(X, LABELS)
     assert len(set(search.cv_results_["mean_test_score"])) > 1
     assert search.best_estimator_.score(X, LABELS) == search.score(X, LABELS)
@@ -642,11 +682,11 @@ def test_bad_data():
         FastNNClassifier(**FULL).fit(X, LABELS, eval_set=(X[:1], [9]))
     with pytest.raises(ValueError, match="several columns of classes"):
         model.fit(X, np.stack([LABELS, LABELS], axis=1))
-    with pytest.raises(ValueError, match=r"at least one non-zero number|non-zero"):
+    with pytest.raises(ValueError, match="at least one non-zero number"):
         model.fit(X, LABELS, sample_weight=np.zeros(53))
     with pytest.raises(ValueError, match="Negative values in data passed to `sample_weight`"):
         model.fit(X, LABELS, sample_weight=-np.ones(53))
-    with pytest.raises(ValueError, match="must contain at least one non-zero|needs one class per row"):
+    with pytest.raises(ValueError, match="needs one class per row"):
         FastNNClassifier(class_weight={0: 2}).fit(X, TARGETS["multi-label"])
     with pytest.raises(ValueError, match="needs all rows"):
         FastNNClassifier(class_weight="balanced").partial_fit(X, LABELS, classes=[0, 1, 2])

@@ -1,14 +1,13 @@
 """scikit-learn's own checks of estimators, none expected to fail, and its tools around ours."""
 
-import optional
 import pytest
+from optional import needed
 
-optional.needed("sklearn")
-optional.needed("scipy")
+parametrize_with_checks = needed("sklearn.utils.estimator_checks").parametrize_with_checks
+FastNNClassifier = needed("fastnn.sklearn").FastNNClassifier
+FastNNRegressor = needed("fastnn.sklearn").FastNNRegressor
 
-from sklearn.utils.estimator_checks import parametrize_with_checks
-
-from fastnn.sklearn import FastNNClassifier, FastNNRegressor
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 FAST = [FastNNClassifier(), FastNNRegressor()]
 VARIANTS = [

@@ -1,7 +1,7 @@
 """What the classifier and the regressor share: from parameters and arrays to trained nets."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -61,7 +61,7 @@ class Rows(NamedTuple):
 class FastNN(BaseEstimator):  # type: ignore[misc]
     """Base of the estimators."""
 
-    _parameter_constraints: dict[str, list[Any]] = parameters.CONSTRAINTS
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = parameters.CONSTRAINTS
 
     # ---- what the classifier and the regressor differ in ----
 
@@ -109,7 +109,8 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
         sample_weight : array_like, shape (n,), optional
             >= 0; the loss of a batch is sum(w * loss) / sum(w).
         eval_set : (X, y) or (X, y, sample_weight), optional
-            Rows that validate: `validation_scores_` are theirs, and early_stopping looks at them, not at a share of `X`.
+            Rows that validate: `validation_scores_` are theirs, and early_stopping looks at them, not at a share of
+            `X`.
 
         Returns
         -------
@@ -135,10 +136,10 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
         rows, validation = self._split(rows, eval_set, random_state)
         rows = self._weigh(rows, incremental)
         if first:
-            self._members = [
-                Member(self._build(layers, rows.x, weights, random_state))
-                for weights in (drawn, *(self._draw(rows, outputs, random_state) for _ in range(self.n_ensemble - 1)))
-            ]
+            self._members = []
+            for place in range(self.n_ensemble):
+                weights = self._draw(rows, outputs, random_state) if place else drawn
+                self._members.append(Member(self._build(layers, rows.x, weights, random_state)))
         else:
             self._require_same(layers)
         if self.solver == "lbfgs":
@@ -415,7 +416,7 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
     def loss_(self) -> Any:
         if self.solver == "lbfgs":
             return self._of_members("loss_", lambda member: member.progress.best_loss)
-        return self._of_members("loss_", lambda member: (member.progress.loss_curve or [None])[-1])
+        return self._of_members("loss_", lambda m: m.progress.loss_curve[-1] if m.progress.loss_curve else None)
 
     @property
     def best_loss_(self) -> Any:

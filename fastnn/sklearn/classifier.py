@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 
 
 class FastNNClassifier(ClassifierMixin, FastNN):  # type: ignore[misc]
-    __doc__ = f"""A fully connected net that predicts classes: MLPClassifier's parameters and objective, fastnn's engine.
+    __doc__ = f"""A fully connected net that predicts classes, with the parameters and objective of scikit-learn's MLP.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class FastNNClassifier(ClassifierMixin, FastNN):  # type: ignore[misc]
     {parameters.MEMBERS}
     """
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **parameters.CONSTRAINTS,
         "loss": [StrOptions({"log_loss", "brier"}), CrossEntropy, callable],
         "class_weight": [StrOptions({"balanced"}), dict, None],
@@ -215,7 +215,7 @@ class FastNNClassifier(ClassifierMixin, FastNN):  # type: ignore[misc]
         if multilabel:
             return np.asarray(y, dtype=np.float64)
         self._require_known(np.unique(y), same=self.warm_start and not first and not incremental)
-        return np.searchsorted(self.classes_, y).astype(np.int32)
+        return np.asarray(np.searchsorted(self.classes_, y), dtype=np.int32)
 
     def _require_known(self, classes: Array, same: bool) -> None:
         known = np.isin(classes, self.classes_)
@@ -239,7 +239,9 @@ class FastNNClassifier(ClassifierMixin, FastNN):  # type: ignore[misc]
                 raise ValueError(f"loss={self.loss!r} needs one class per row, got a multi-label y: use 'log_loss'.")
             return max(outputs, 2), Objective(self.loss, 1.0)
         if self.loss == "log_loss":
-            return outputs, Objective(BinaryCrossEntropy() if separate else CrossEntropy(), float(separate * outputs or 1))
+            return outputs, Objective(BinaryCrossEntropy(), float(outputs)) if separate else Objective(
+                CrossEntropy(), 1.0
+            )
         last = Sigmoid() if separate else Softmax()
         if self.loss == "brier":
             return outputs, Objective(MSE(), float(outputs), last)
@@ -248,7 +250,7 @@ class FastNNClassifier(ClassifierMixin, FastNN):  # type: ignore[misc]
     def _targets(self, y: Array, loss: Any) -> Array:
         if isinstance(loss, CrossEntropy) or y.ndim == 2:
             return y
-        return y[:, np.newaxis] if self.n_outputs_ == 1 else np.eye(self.n_outputs_)[y]
+        return y[:, np.newaxis] if self.n_outputs_ == 1 else np.asarray(np.eye(self.n_outputs_)[y])
 
     def _weigh(self, rows: Rows, incremental: bool) -> Rows:
         if self.class_weight is None:

@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def hidden_activations(value: Any, count: int) -> list[Activation]:
 
 def dropout_rates(value: Any, count: int) -> list[float]:
     """Of the input, and of every hidden layer."""
-    if not np.iterable(value):
+    if isinstance(value, numbers.Real):
         return [0.0, *[float(value)] * count]
     if len(value) != count + 1:
         raise ValueError(
@@ -197,7 +198,7 @@ def draw_weights(estimator: Any, inputs: int, outputs: int, random_state: Any) -
     activations = hidden_activations(estimator.activation, len(sizes))
     widths = [inputs, *sizes, outputs]
     drawn = []
-    for place, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for place, (fan_in, fan_out) in enumerate(pairwise(widths)):
         near = activations[min(place, len(sizes) - 1)] if sizes else None
         bound = np.sqrt((2 if isinstance(near, Sigmoid) else 6) / (fan_in + fan_out))
         weights = random_state.uniform(-bound, bound, (fan_in, fan_out))
@@ -234,7 +235,7 @@ def build_clipping(estimator: Any) -> Clipping | None:
         return ClipNorm(float(norm))
     if value is None:
         return None
-    if not np.iterable(value):
+    if isinstance(value, numbers.Real):
         return ClipValue(-float(value), float(value))
     if len(value) != 2:
         raise ValueError(f"clip_value must be a number or (smallest, largest), got {value!r}.")

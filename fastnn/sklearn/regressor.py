@@ -1,6 +1,6 @@
 """The regressor."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import RegressorMixin, _fit_context  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -23,7 +23,7 @@ LOSSES = {"squared_error": MSE, "poisson": Poisson, "mae": MAE, "huber": Huber}
 
 
 class FastNNRegressor(RegressorMixin, FastNN):  # type: ignore[misc]
-    __doc__ = f"""A fully connected net that predicts numbers: MLPRegressor's parameters and objective, fastnn's engine.
+    __doc__ = f"""A fully connected net that predicts numbers, with the parameters and objective of scikit-learn's MLP.
 
     Parameters
     ----------
@@ -41,11 +41,12 @@ class FastNNRegressor(RegressorMixin, FastNN):  # type: ignore[misc]
     -----
     {parameters.MEMBERS}
 
-    With several outputs, scikit-learn reports half the squared error as a mean over them and follows the gradient of the
-    sum; here loss_curve_, best_loss_ and `tol` are those of the sum.
+    With several outputs, scikit-learn reports half the squared error as a mean over them and follows the gradient of
+    the sum; here `loss_curve_`, `best_loss_` and `tol` are those of the sum. The Poisson loss leaves out what depends
+    on y alone.
     """
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **parameters.CONSTRAINTS,
         "loss": [StrOptions(set(LOSSES)), MSE, Poisson, MAE, Huber, callable],
     }
