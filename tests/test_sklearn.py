@@ -674,8 +674,8 @@ def test_bad_data():
     model = FastNNClassifier(**FULL)
     with pytest.raises(NotFittedError):
         model.predict(X)
-    for name in ("coefs_", "net_", "loss_curve_"):
-        assert not hasattr(model, name)
+    for name in ("coefs_", "net_", "loss_curve_", "best_loss_", "history_"):
+        assert not hasattr(FastNNClassifier(early_stopping=True), name)
     with pytest.raises(ValueError, match="eval_set must be a tuple"):
         model.fit(X, LABELS, eval_set=X)
     with pytest.raises(ValueError, match="`y` has classes not in"):

@@ -1,4 +1,4 @@
-"""scikit-learn's own tests of its MLP, run with fastnn's estimators in its place; docs/sklearn-tests.md says what passes."""
+"""scikit-learn's own tests of its MLP, run with fastnn's estimators in its place: docs/sklearn-tests.md."""
 
 import os
 import re

@@ -420,7 +420,9 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
 
     @property
     def best_loss_(self) -> Any:
-        return None if self.early_stopping else self._of_progress("best_loss")
+        if self.early_stopping:
+            return self._of_members("best_loss_", lambda member: None)
+        return self._of_progress("best_loss")
 
     @property
     def validation_scores_(self) -> Any:

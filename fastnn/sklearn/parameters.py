@@ -113,8 +113,8 @@ COMMON = """hidden_layer_sizes : int or sequence of int
         How weights start, by a name or object of `fastnn.initializers`, biases at zero. None: scikit-learn's way,
         uniform in +-sqrt(6 / (fan_in + fan_out)), biases too (2 in place of 6 for "logistic").
     scale : "standard" or None
-        Standardise the features by a first layer of the net; its mean and scale come from the training rows, weighted
-        by `sample_weight`. `coefs_` are then the weights on scaled features.
+        Standardise the features by a first layer of the net; its mean and scale come from the training rows of the
+        first call, weighted by `sample_weight`. `coefs_` are then the weights on scaled features.
     dtype : {"float32", "float64"}, optional
         Of weights and arithmetic; None: float64 for float64 `X`, else float32.
     n_threads : int, optional
