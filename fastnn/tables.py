@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from . import Sequential
-from ._declare import _closest, choice, integer
+from ._declare import _closest, choice
 
 __all__ = ["Column", "Encoder", "Target", "class_names", "find_columns", "read", "set_class_names"]
 
@@ -46,8 +47,8 @@ def read(path: "str | os.PathLike[str]") -> Frame:
     Parameters
     ----------
     path : str or path-like
-        CSV: UTF-8, with a header; separated by whichever of comma, semicolon, tab and ``|`` the header has most of. In a
-        file with semicolons ``1,5`` is one and a half.
+        CSV: UTF-8, with a header; separated by whichever of comma, semicolon, tab and ``|`` the header has most of. In
+        a file with semicolons ``1,5`` is one and a half.
 
     Returns
     -------
@@ -73,7 +74,7 @@ def read(path: "str | os.PathLike[str]") -> Frame:
 
 def _pandas() -> Any:
     try:
-        import pandas
+        import pandas  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         raise ImportError("tables need pandas, which is not installed: pip install 'fastnn-cpu[cli]'.") from None
     return pandas
@@ -82,8 +83,7 @@ def _pandas() -> Any:
 def _read_parquet(name: str) -> Frame:
     pandas = _pandas()
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         raise ImportError("Parquet files need pyarrow, which is not installed: pip install pyarrow.") from None
     with open(name, "rb") as file:
@@ -168,8 +168,8 @@ class _Values:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(value) < 1e15:
-        return str(int(value))  # a Parquet column of whole numbers with missing ones
+    if isinstance(value, (float, np.floating)) and (number := float(value)).is_integer() and abs(number) < 1e15:
+        return str(int(number))  # a Parquet column of whole numbers with missing ones
     return str(value).strip()
 
 
@@ -239,8 +239,8 @@ class Column:
     ----------
     name : str
     kind : {"number", "category", "date"}
-        A number is a feature as it is; a category one feature per value, 1 where it is this value; a date the days since
-        1970-01-01, and where in the year, the week and the day it lies, as sine and cosine.
+        A number is a feature as it is; a category one feature per value, 1 where it is this value; a date the days
+        since 1970-01-01, and where in the year, the week and the day it lies, as sine and cosine.
     fill : float
         Stands in for a missing value: the median of the number or of the days, the place of the most frequent category.
     categories : tuple of str
@@ -401,7 +401,8 @@ class Target:
         frame : pandas.DataFrame
         name : str
         task : {"auto", "classification", "regression"}
-            "auto": texts, booleans and few different whole numbers (at most 30, each in five rows on average) are classes.
+            "auto": texts, booleans and few different whole numbers (at most 30, each in five rows on average) are
+            classes.
 
         Raises
         ------
@@ -429,9 +430,7 @@ def _are_classes(numbers: Sequence[float], rows: int) -> bool:
     return whole and (len(numbers) <= 2 or len(numbers) <= min(MOST_WHOLE_CLASSES, rows // 5))
 
 
-def _class_names(
-    texts: Sequence[str], numbers: Sequence[float] | None, name: str, rows: int
-) -> tuple[str, ...]:
+def _class_names(texts: Sequence[str], numbers: Sequence[float] | None, name: str, rows: int) -> tuple[str, ...]:
     """Numbers in the order of their size, and once however they are written; other texts in that of the alphabet."""
     if numbers is not None:
         classes = tuple(_text(number) for number in sorted(set(numbers)))
@@ -581,7 +580,9 @@ class Encoder:
 
     def _keys(self) -> set[str]:
         """Names of all tensors that may hold what `attach` stores."""
-        categories = [f"preprocess.categories.{i}" for i, column in enumerate(self.columns) if column.kind == "category"]
+        categories = [
+            f"preprocess.categories.{i}" for i, column in enumerate(self.columns) if column.kind == "category"
+        ]
         strings = ["feature_names", "preprocess.kinds", "target_name", "class_names", *categories]
         return {"preprocess.fill", *(f"{name}.{part}" for name in strings for part in ("utf8", "offsets"))}
 
@@ -590,12 +591,17 @@ def _checked(column: Column) -> Column:
     where = f"column {column.name!r}"
     _demand(column.kind in ("number", "category", "date"), f"{where} is of the kind {column.kind!r}")
     categories = column.categories
-    _demand(bool(categories) == (column.kind == "category"), f"{where} ({column.kind}) has {len(categories)} categories")
+    _demand(
+        bool(categories) == (column.kind == "category"), f"{where} ({column.kind}) has {len(categories)} categories"
+    )
     _demand(len(set(categories)) == len(categories), f"{where} has a category twice")
     if column.kind == "category":
         _demand(column.fill in range(len(categories)), f"{where} fills with category {column.fill:g}")
     else:
-        _demand(abs(column.fill) <= (LARGEST_NUMBER if column.kind == "number" else 3e6), f"{where} fills with {column.fill:g}")
+        _demand(
+            abs(column.fill) <= (LARGEST_NUMBER if column.kind == "number" else 3e6),
+            f"{where} fills with {column.fill:g}",
+        )
     return column
 
 
@@ -639,4 +645,4 @@ def _unpack(stored: Mapping[str, Array], name: str) -> list[str]:
     """Strings that the reader of the file has checked; none if they are not there."""
     offsets = stored.get(f"{name}.offsets", np.zeros(1, np.int64))
     text = stored.get(f"{name}.utf8", np.empty(0, np.uint8)).tobytes()
-    return [text[a:b].decode() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [text[a:b].decode() for a, b in pairwise(offsets)]

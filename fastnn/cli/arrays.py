@@ -10,7 +10,7 @@ from .options import InputError
 
 Array = npt.NDArray[Any]
 
-__all__ = ["hold_out", "read_features", "read_parts", "read_pair"]
+__all__ = ["hold_out", "read_features", "read_pair", "read_parts"]
 
 
 def hold_out(x: Array, y: Array, every: int) -> tuple[Array, Array, Array, Array]:

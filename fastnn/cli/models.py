@@ -81,7 +81,9 @@ class Model:
         for name, values in zip(frame.columns, columns, strict=True):
             if np.isnan(values).any():
                 row = int(np.argmax(np.isnan(values[:, 0]))) + 1
-                raise InputError(f"column {name!r}, row {row} has no value, and the model does not know what stands for it")
+                raise InputError(
+                    f"column {name!r}, row {row} has no value, and the model does not know what stands for it"
+                )
         return np.concatenate(columns, axis=1)
 
     def _numbers_of(self, y: Array) -> Array:
@@ -126,4 +128,5 @@ def score(net: fn.Sequential, x: Array, y: Array, loss: str) -> str:
     two = net.output_size <= 2
     found = net.evaluate(x, y, loss=loss, metrics=("accuracy", "f1", *(("auc",) if two else ())))
     auc = f", AUC {found['auc']:.4f}" if two else ""
-    return f"accuracy {found['accuracy']:.4f} on {len(x)} samples, cross-entropy {found['loss']:.4f}, F1 {found['f1']:.4f}{auc}"
+    others = f"cross-entropy {found['loss']:.4f}, F1 {found['f1']:.4f}{auc}"
+    return f"accuracy {found['accuracy']:.4f} on {len(x)} samples, {others}"

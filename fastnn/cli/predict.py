@@ -19,8 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a model file, as train and Sequential.save write it")
     parser.add_argument(
         "data",
-        help="a table with the columns that the model was trained on (others do not matter); an .npz file with x_test or "
-        "x; or 'digits'",
+        help="a table with the columns that the model was trained on (others do not matter); an .npz file with x_test "
+        "or x; or 'digits'",
     )
     parser.add_argument("-o", "--out", metavar="FILE", help="CSV file for the predictions; None: standard output")
     parser.add_argument("--threads", type=count, help="worker threads; None: all processors that may be used")

@@ -48,6 +48,8 @@ class Task:
 
 def task_of_arrays(path: str) -> Task:
     """The bundled digits, or an .npz archive: every fifth sample tests, unless the archive says which."""
+    x: Array
+    x_test: Array
     if path == "digits":
         (x, y), (x_test, y_test) = load_digits()
     else:
@@ -103,13 +105,14 @@ def task_of_table(path: str, target_name: str, kind: str, test_share: float, see
     dtype = "float64" if needs_float64 else "float32"
     counts = f"{len(training)} train, {len(validating)} validate, {len(tested)} test"
     lines = [
-        f"{path}: {rows} rows: {counts}" + (f"; {left_out} row(s) without {target_name!r} left out" if left_out else ""),
+        f"{path}: {rows} rows: {counts}"
+        + (f"; {left_out} row(s) without {target_name!r} left out" if left_out else ""),
         f"target {target_name!r}: " + describe_classes(target.classes),
         *describe_columns(columns),
         *(f"not used: {name!r} {reason}" for name, reason in unused.items()),
     ]
-    parts = [(x[part], y[part]) for part in (training, validating, tested)]
-    return Task(*parts, target.classes, fn.Standardize(), statistics, dtype, encoder, "\n".join(lines))
+    train, validation, test = ((x[part], y[part]) for part in (training, validating, tested))
+    return Task(train, validation, test, target.classes, fn.Standardize(), statistics, dtype, encoder, "\n".join(lines))
 
 
 def _draw(target: tables.Target, rows: Array, share: float, random: np.random.Generator) -> Array:

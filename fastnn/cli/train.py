@@ -40,19 +40,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="what a table's target is; auto: texts, booleans and few different whole numbers are classes",
     )
     option("--test-share", type=share, default=0.2, help="share of a table's rows that is held out for the final score")
-    option("--hidden", type=widths, default="256,256", help="units of the hidden layers")
+    option("--hidden", type=widths, default="256,256,256", help="units of the hidden layers")
     option(
         "--epochs",
         type=count,
-        help=f"passes over the training samples at most, in which the rate rises and falls once; None: {EPOCHS}, or up to "
-        f"300 if that is less than {LEAST_STEPS} steps",
+        help=f"passes over the training samples at most, in which the rate rises and falls once; None: {EPOCHS}, or up "
+        f"to 300 if that is less than {LEAST_STEPS} steps",
     )
-    option("--batch-size", type=count, help="samples per step; None: a thirtieth of them, from 16 to 128")
-    option("--learning-rate", type=positive, default=2e-3, help="of Adam at the peak of its one cycle")
-    option("--dropout", type=probability, default=0.1, help="probability of dropping a hidden unit")
+    option("--batch-size", type=count, help="samples per step; None: a thirtieth of them, from 16 to 256")
+    option(
+        "--learning-rate",
+        type=positive,
+        help="of Adam at the peak of its one cycle; None: 0.004 with batch normalisation, 0.001 without",
+    )
+    option(
+        "--batch-norm",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="normalise batches behind every hidden layer; auto: for classes, because its noise costs a regression "
+        "more than it gains",
+    )
+    option("--dropout", type=probability, help="probability of dropping a hidden unit; None: 0.05 for classes, else 0")
+    option("--label-smoothing", type=probability, default=0.05, help="share of each target spread over all classes")
     option("--l2", type=not_negative, default=1e-5, help="factor of the L2 penalty")
     option("--clip-norm", type=positive, default=1.0, help="largest norm of the gradient")
-    option("--patience", type=count, help="epochs without a better validation loss before stopping; None: a third of all")
+    option("--patience", type=count, help="epochs without a better validation loss before stopping; None: half of all")
     option("--seed", type=seed, default=0, help="of the rows held out, initial weights, dropout and shuffling")
     option(
         "--dtype",
@@ -121,13 +133,20 @@ def _choose(options: argparse.Namespace, task: Task) -> None:
     """Fill in what was left to the recipe."""
     rows = len(task.train[0])
     if options.batch_size is None:
-        options.batch_size = min(128, max(16, 2 ** int(math.log2(max(1, rows / 30)))))
+        options.batch_size = min(256, max(16, 2 ** int(math.log2(max(1, rows / 30)))))
     options.batch_size = min(options.batch_size, rows)
     if options.epochs is None:
         steps = math.ceil(rows / options.batch_size)
         options.epochs = min(300, max(EPOCHS, math.ceil(LEAST_STEPS / steps)))
     if options.patience is None:
-        options.patience = max(1, options.epochs // 3)
+        options.patience = max(1, options.epochs // 2)
+    classes = task.classes is not None
+    if options.batch_norm == "auto":
+        options.batch_norm = "on" if classes and options.batch_size > 1 else "off"
+    if options.learning_rate is None:
+        options.learning_rate = 4e-3 if options.batch_norm == "on" else 1e-3
+    if options.dropout is None:
+        options.dropout = 0.05 if classes else 0.0
     if options.dtype is None:
         options.dtype = task.dtype
 
@@ -135,7 +154,12 @@ def _choose(options: argparse.Namespace, task: Task) -> None:
 def _network(task: Task, options: argparse.Namespace) -> fn.Sequential:
     layers: list[Any] = [task.first]
     for units in options.hidden:
-        layers += [fn.Dense(units, init="he_normal"), fn.BatchNorm(), fn.ReLU(), fn.Dropout(options.dropout)]
+        layers += [
+            fn.Dense(units, init="he_normal"),
+            *([fn.BatchNorm()] if options.batch_norm == "on" else ()),
+            fn.ReLU(),
+        ]
+        layers += [fn.Dropout(options.dropout)] if options.dropout else []
     layers.append(fn.Dense(task.outputs))
     net = fn.Sequential(layers, input_size=task.train[0].shape[1], dtype=options.dtype, seed=options.seed)
     if task.statistics is not None:
@@ -152,7 +176,7 @@ def _describe(task: Task, net: fn.Sequential, options: argparse.Namespace) -> No
     if task.report:
         print(task.report)
     net.summary()
-    names = ("epochs", "batch_size", "learning_rate", "l2", "clip_norm", "patience", "seed")
+    names = ("epochs", "batch_size", "learning_rate", "label_smoothing", "l2", "clip_norm", "patience", "seed")
     print("options: " + ", ".join(f"{name.replace('_', '-')} {getattr(options, name)}" for name in names))
 
 
@@ -161,19 +185,20 @@ def _describe(task: Task, net: fn.Sequential, options: argparse.Namespace) -> No
 
 def _fit(net: fn.Sequential, task: Task, options: argparse.Namespace) -> tuple[fn.History, bool]:
     """Train; the targets of a regression are standardised meanwhile. Whether Ctrl-C ended it."""
+    classes = task.classes is not None
     trainer = fn.Trainer(
         net,
-        loss=_loss(task),
+        loss=fn.losses.CrossEntropy(label_smoothing=options.label_smoothing) if classes else "mse",
         optimizer=fn.Adam(fn.schedules.one_cycle(options.learning_rate, options.epochs, per="epoch")),
         clip=fn.ClipNorm(options.clip_norm),
         regularizer=fn.L2(options.l2),
-        metrics=("accuracy",) if task.classes is not None else (),
+        metrics=("accuracy",) if classes else (),
         batch_size=options.batch_size,
         n_threads=options.threads,
     )
     (x, y), (x_validation, y_validation) = task.train, task.validation
     mean, scale = np.zeros(1), np.ones(1)
-    if task.classes is None:
+    if not classes:
         mean, scale = y.mean(axis=0, dtype=np.float64), y.std(axis=0, dtype=np.float64)
         scale[scale == 0] = 1
         y, y_validation = (y - mean) / scale, (y_validation - mean) / scale
@@ -186,7 +211,7 @@ def _fit(net: fn.Sequential, task: Task, options: argparse.Namespace) -> tuple[f
             verbose=0 if options.quiet else 1,
             callbacks=[fn.EarlyStopping(patience=options.patience, restore_best=True)],
         )
-    if task.classes is None:
+    if not classes:
         _predict_in_units(net, mean, scale)
     return history, bool(interrupts)
 
