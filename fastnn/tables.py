@@ -19,7 +19,7 @@ import numpy as np
 from . import Sequential
 from ._declare import _closest, choice
 
-__all__ = ["Column", "Encoder", "Target", "class_names", "find_columns", "read", "set_class_names"]
+__all__ = ["Column", "Encoder", "Target", "class_names", "find_columns", "read", "require_columns", "set_class_names"]
 
 Array = np.ndarray[Any, Any]
 Frame = Any  # pandas.DataFrame: pandas is imported where it is used

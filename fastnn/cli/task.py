@@ -48,12 +48,13 @@ class Task:
 
 def task_of_arrays(path: str) -> Task:
     """The bundled digits, or an .npz archive: every fifth sample tests, unless the archive says which."""
-    x: Array
-    x_test: Array
+    parts: tuple[Array, Array, Array, Array]
     if path == "digits":
-        (x, y), (x_test, y_test) = load_digits()
+        train, test = load_digits()
+        parts = (*train, *test)
     else:
-        x, y, x_test, y_test = arrays.read_parts(path)
+        parts = arrays.read_parts(path)
+    x, y, x_test, y_test = parts
     x, x_test = x.reshape(len(x), -1), x_test.reshape(len(x_test), -1)
     classes = None
     if y.dtype.kind == "f":
@@ -84,10 +85,12 @@ def read_table(path: str) -> Any:
 def task_of_table(path: str, target_name: str, kind: str, test_share: float, seed: int) -> Task:
     """A table: rows for testing and validation are drawn, from each class its share."""
     frame = read_table(path)
-    target = tables.Target.find(frame, target_name, kind)
-    rows, left_out = int(target.known.sum()), int((~target.known).sum())
+    tables.require_columns(frame, [target_name])
+    rows = int(frame[target_name].notna().sum())
     if rows < LEAST_ROWS:
         raise InputError(f"{path} has {rows} row(s) with a {target_name!r}; at least {LEAST_ROWS} are needed")
+    target = tables.Target.find(frame, target_name, kind)
+    rows, left_out = int(target.known.sum()), int((~target.known).sum())
     features = frame[target.known].drop(columns=target_name)
 
     random = np.random.default_rng(seed)
