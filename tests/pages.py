@@ -57,6 +57,10 @@ class Block:
         names = {name for pair in used for name in pair}
         if re.search(r"\.plot\b", self.code):
             names.add("matplotlib")
+        if "fastnn.sklearn" in self.code:
+            names.add("sklearn")
+        if "fastnn import tables" in self.code:
+            names.add("pandas")
         return {name for name in names & (IN_CI | ELSEWHERE) if importlib.util.find_spec(name) is None}
 
 
