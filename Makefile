@@ -1,6 +1,6 @@
 # The verbs of the project. PYTHON, CC and VENV choose the interpreter, the compiler and the virtual environment.
 .DEFAULT_GOAL := help
-.PHONY: help run dev build test test-long test-isa test-export-aarch64 asan-python bench bench-compare bench-export lint \
+.PHONY: help run dev build test test-long test-isa test-export-aarch64 asan-python bench bench-compare bench-estimators bench-export lint \
 	format wheel clean
 
 VENV ?= .venv
@@ -96,6 +96,10 @@ bench-compare: $(VENV)/.bench bench-lib ## Show what a change did, with its nois
 
 bench-export: build ## Print sizes and latency of an exported 16-64-64-4 net
 	$(BIN)/python -m benchmarks.export_c
+
+bench-estimators: $(VENV)/.bench ## Score the estimators and `fastnn train` beside scikit-learn's MLP (DATA=folder of data sets)
+	@test -d "$(DATA)" || { echo "fastnn: name the folder of data sets: make bench-estimators DATA=..." >&2; exit 1; }
+	$(BIN)/python -m benchmarks.estimators "$(DATA)"
 
 $(VENV)/.bench: $(VENV)/.installed
 	@$(PIP) --no-build-isolation -e '.[bench]'

@@ -28,6 +28,7 @@ from .layers import (
     Standardize,
     Tanh,
 )
+from .many import fit_many
 from .network import Sequential, load
 from .optimizers import SGD, Adam, AdamW, RMSprop
 from .regularizers import L1, L2, ElasticNet
@@ -74,6 +75,7 @@ __all__ = [
     "Tanh",
     "Trainer",
     "diagnose",
+    "fit_many",
     "from_onnx",
     "from_sklearn",
     "from_torch",

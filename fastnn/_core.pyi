@@ -49,13 +49,24 @@ class Engine:
         """Draw all weights as the layers say; statistics anew, but for those of Standardize."""
     def layer_width(self, layer: int) -> int: ...
     def configure(
-        self, optimizer: dict[str, Any], clip: tuple[str, float, float], penalty: tuple[str, float, float]
+        self,
+        optimizer: dict[str, Any],
+        clip: tuple[str, float, float],
+        penalty: tuple[str, float, float],
+        loss_scale: float = 1.0,
+        penalty_per_weight: bool = False,
     ) -> None:
         """What the next steps use.
 
         optimizer: kind ("sgd", "rmsprop", "adam") and fields of fnn_optimizer; clip: (kind, low, high) with kind
         "none", "value", "norm" or "tensor_norm"; penalty: (kind, lam, beta) of the layers without their own, with kind
-        "default" (none), "l1", "proximal_l1", "l2" or "elastic_net".
+        "default" (none), "l1", "proximal_l1", "l2" or "elastic_net". The loss and its gradient are multiplied by
+        loss_scale, every penalty divided by the sum of weights of each batch with penalty_per_weight.
+        """
+    measure: bool  # settable: sum what `take_measures` returns over every step; the bits of the steps stay
+    def take_measures(self) -> tuple[int, int, list[float]]:
+        """(steps, those among them whose gradient clipping changed, mean norm of (gradient + penalty) before clipping
+        per trainable tensor), since the last call. ValueError: not measuring.
         """
     def begin_fit(self) -> None:
         """Mark this thread as the net's trainer. RuntimeError while another thread trains or predicts. Nestable."""
@@ -95,8 +106,10 @@ class Engine:
         """Training-mode pass; new array (m, output_size)."""
     def backward(self, dy: Array, n_threads: int = 0, input_gradient: bool = True) -> Array | None:
         """Gradient with respect to the first node's input, which is after a leading Scale or Standardize."""
-    def apply_gradients(self, learning_rate: float, n_threads: int = 0) -> tuple[bool, float]:
-        """(finite, squared norm); not finite: nothing was changed."""
+    def apply_gradients(
+        self, learning_rate: float, batch_weight: float = 1.0, n_threads: int = 0
+    ) -> tuple[bool, float]:
+        """(finite, squared norm); not finite: nothing was changed. batch_weight: of the rows behind the gradients."""
     def reset(self) -> None: ...
     def copy_state(self, other: Engine) -> None:
         """Parameters, moments, counters and link of an engine of the same layers, into the memory of this one."""

@@ -267,7 +267,7 @@ cdef class Engine:
     # Who uses the net; guarded by the GIL. By `generation` a forked child knows that these threads are not its own.
     cdef unsigned generation
     cdef int fits, predictions
-    cdef bint has_gradients
+    cdef bint has_gradients, measures
     cdef unsigned long trainer
 
     def __init__(self, layers, size_t input_size, str dtype, seed):
@@ -450,7 +450,7 @@ cdef class Engine:
 
     # ---- training ----
 
-    def configure(self, optimizer, clip, penalty):
+    def configure(self, optimizer, clip, penalty, double loss_scale=1.0, bint penalty_per_weight=False):
         cdef fnn_optimizer o
         cdef fnn_clip c
         cdef fnn_penalty p = _penalty(penalty)
@@ -466,6 +466,7 @@ cdef class Engine:
         o.decoupled_decay = optimizer.get("decoupled_decay", 0.0)
         c.kind, c.low, c.high = _CLIPS[clip[0]], clip[1], clip[2]
         _check(fnn_net_configure(self.net, &o, &c, &p))
+        _check(fnn_net_scale_objective(self.net, loss_scale, penalty_per_weight))
 
     def train(self, x, labels, values, weights, loss, order, batch_starts, learning_rates, size_t micro_batch=0,
               outputs=None, stop=None, int n_threads=0, double loss_sum=0.0, double weight_sum=0.0):
@@ -561,18 +562,37 @@ cdef class Engine:
         _check(status)
         return dx
 
-    def apply_gradients(self, double learning_rate, int n_threads=0):
+    def apply_gradients(self, double learning_rate, double batch_weight=1.0, int n_threads=0):
         cdef double squared_norm = 0
         cdef fnn_status status
         self.begin_fit()
         try:
             with nogil:
-                status = fnn_apply_gradients(self.net, learning_rate, &squared_norm, n_threads)
+                status = fnn_apply_gradients(self.net, learning_rate, batch_weight, &squared_norm, n_threads)
         finally:
             self.end_fit()
         if status != FNN_EDIVERGED:
             _check(status)
         return status == FNN_OK, squared_norm
+
+    @property
+    def measure(self):
+        return self.measures
+
+    @measure.setter
+    def measure(self, bint on):
+        self._require_own_use()
+        _check(fnn_net_measure(self.net, on))
+        self.measures = on
+
+    def take_measures(self):
+        cdef fnn_measures taken
+        cdef Py_ssize_t n = sum(trainable for _, _, trainable, _ in self.tensors())
+        sums = np.zeros(n)
+        cdef _Buffer sums_ = _Buffer(sums, "sums", n, 8, True)
+        self._require_own_use()
+        _check(fnn_net_take_measures(self.net, &taken, <double *>sums_.address()))
+        return taken.steps, taken.clipped, list(sums / max(taken.steps, 1))
 
     @property
     def failed_layer(self):
@@ -958,7 +978,11 @@ def crc32(array, uint32_t crc=0):
 def permutation(size_t n, seed, uint64_t epoch):
     order = np.empty(n, np.int64)
     cdef _Buffer order_ = _Buffer(order, "order", n, 8, True)
-    _check(fnn_permutation(<int64_t *>order_.address(), n, <uint64_t>seed, epoch))
+    cdef uint64_t seed_ = seed
+    cdef fnn_status status
+    with nogil:
+        status = fnn_permutation(<int64_t *>order_.address(), n, seed_, epoch)
+    _check(status)
     return order
 
 

@@ -31,15 +31,15 @@ def finish(figure: Any, path: "str | os.PathLike[str] | None") -> Any:
     return figure
 
 
-def _panels(count: int, width: float, height: float) -> tuple[Any, list[Any]]:
-    """A figure with so many axes of this size, at most four in a row."""
-    columns = count if count <= 4 else 3 if count in (5, 6, 9) else 4
-    rows = -(-count // columns)
+def _panels(count: int, width: float, height: float, most: int) -> tuple[Any, list[Any]]:
+    """A figure with so many axes of this size, at most `most` of them in a row."""
+    rows = -(-count // most)
+    columns = -(-count // rows)
     figure = new_figure(width * columns, height * rows)
     panels = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8, color=DARK)
+        axes.tick_params(which="both", labelsize=8, color=DARK)
     return figure, panels
 
 
@@ -50,7 +50,7 @@ def curves(columns: Mapping[str, Sequence[float]], best_epoch: int | None) -> An
     """Of a history: the loss and each metric, training and validation together."""
     hidden = ("penalty", "lr", "seconds")
     names = [name for name in columns if name not in hidden and not name.startswith("val_")]
-    figure, panels = _panels(max(1, len(names)), 4.6, 3.4)
+    figure, panels = _panels(max(1, len(names)), 4.6, 3.4, 3)
     for axes, name in zip(panels, names, strict=False):
         shown = [("training", name, BLUE), ("validation", f"val_{name}", ORANGE)]
         for label, column, colour in shown:
@@ -82,7 +82,7 @@ def layers_over_epochs(
     from matplotlib import colormaps  # type: ignore[import-not-found,unused-ignore]
     from matplotlib.ticker import PercentFormatter  # type: ignore[import-not-found,unused-ignore]
 
-    figure, all_axes = _panels(len(panels), 4.2, 3.4)
+    figure, all_axes = _panels(len(panels), 4.2, 3.0, 3)
     shades = colormaps["viridis"](np.linspace(0, 0.88, max(1, len(order))))  # first layers dark
     colours = dict(zip(order, shades, strict=True))
     handles = {}
@@ -118,7 +118,7 @@ def densities(groups: Iterable[tuple[str, Array]], xlabel: str) -> Any:
     exact zeros where they are many, values that are not finite.
     """
     shown = list(groups)
-    figure, panels = _panels(len(shown), 2.9, 2.1)
+    figure, panels = _panels(len(shown), 2.9, 2.1, 4)
     per_row = figure.axes[0].get_gridspec().ncols
     for place, (axes, (title, values)) in enumerate(zip(panels, shown, strict=True)):
         said = _density(axes, _some(values))

@@ -242,7 +242,15 @@ cdef extern from "fastnn.h" nogil:
 cdef extern from "fnn_internal.h" nogil:
     fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int64_t *rows, size_t m, int n_threads)
     fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_threads)
-    fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads)
+    fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double batch_weight, double *squared_norm,
+                                   int n_threads)
+    fnn_status fnn_net_scale_objective(fnn_net *net, double loss_scale, int penalty_per_weight)
+    ctypedef struct fnn_measures:
+        uint64_t steps
+        uint64_t clipped
+        double *norm_sums
+    fnn_status fnn_net_measure(fnn_net *net, int on)
+    fnn_status fnn_net_take_measures(fnn_net *net, fnn_measures *measures, double *norm_sums)
     size_t fnn_net_failed_layer(const fnn_net *net)
     void *fnn_net_gradients(fnn_net *net)
     void *fnn_net_moments(fnn_net *net, int index)

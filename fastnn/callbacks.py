@@ -320,7 +320,8 @@ class CSVLogger(Callback):
         self._file.close()
 
 
-def _shown(logs: Logs) -> dict[str, str]:
+def shown(logs: Logs) -> dict[str, str]:
+    """What progress tells of an epoch."""
     hidden = ("penalty", "lr", "seconds")
     shown = {name: value for name, value in logs.items() if name not in hidden}
     return {name: f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else f"{value:.4g}" for name, value in shown.items()}
@@ -334,7 +335,7 @@ class ProgressLines(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         width = int(math.log10(self._epochs)) + 1
-        values = "  ".join(f"{name} {value}" for name, value in _shown(logs).items())
+        values = "  ".join(f"{name} {value}" for name, value in shown(logs).items())
         print(f"epoch {epoch + 1:>{width}}/{self._epochs}  {values}  {logs['seconds']:.2f} s", flush=True)
 
 
@@ -348,20 +349,25 @@ class ProgressBar(Callback):
         self._bar = self._tqdm(total=self._epochs, initial=self.trainer.history.epochs, unit="epoch")
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        self._bar.set_postfix(_shown(logs), refresh=False)
+        self._bar.set_postfix(shown(logs), refresh=False)
         self._bar.update()
 
     def on_fit_end(self) -> None:
         self._bar.close()
 
 
+def tqdm_of_terminal() -> Callable[..., Any] | None:
+    """tqdm if it is installed and standard error is a terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
+    try:
+        from tqdm.auto import tqdm  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError:
+        return None
+    return tqdm  # type: ignore[no-any-return,unused-ignore]
+
+
 def progress(epochs: int) -> Callback:
-    """A bar if tqdm is installed and standard error is a terminal, else lines."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        try:
-            from tqdm.auto import tqdm  # type: ignore[import-not-found,import-untyped,unused-ignore]
-        except ImportError:
-            pass
-        else:
-            return ProgressBar(epochs, tqdm)
-    return ProgressLines(epochs)
+    """A bar if there is tqdm for it, else lines."""
+    tqdm = tqdm_of_terminal()
+    return ProgressLines(epochs) if tqdm is None else ProgressBar(epochs, tqdm)

@@ -6,7 +6,7 @@ that its derivative is taken where it belongs, at the activation's input.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -162,7 +162,7 @@ def _percent(share: float | None) -> str:
 # ---- the twin ----
 
 
-class _Measures(NamedTuple):
+class _Measures(Declaration):
     """Of the output of one entry of the twin's layer list."""
 
     mean: float
@@ -445,8 +445,8 @@ def _unscaled(twin: _Twin, x: Array, n_threads: int) -> list[Finding]:
     text = (
         f"the features that enter layer {place} are not scaled: {numbers}, the largest is {largest:.3g} (column "
         f"{column}; the median is {np.median(sizes):.3g}). Initialisation and learning rates expect features near mean "
-        "0 and deviation 1: put Standardize() first, or Scale(1/255) for images. What is found further on may come from "
-        "this."
+        "0 and deviation 1: put Standardize() first, or Scale(1/255) for images. What is found further on may come "
+        "from this."
     )
     return [Finding("unscaled", place, text)]
 

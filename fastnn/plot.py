@@ -18,7 +18,8 @@ __all__ = ["activations", "gradients", "weights"]
 
 def activations(net: Sequential, x: Any, max_rows: int = 1024, path: "str | os.PathLike[str] | None" = None) -> Any:
     """The density of every layer's output in evaluation mode, one small panel per layer with mean, standard deviation
-    and share of zeros. Layers that do nothing at prediction (Identity, inverted Dropout) are left out.
+    and share of zeros. Layers that do nothing at prediction (Identity, inverted Dropout) are left out; a leading
+    `Standardize` without statistics takes those of `x`.
 
     Parameters
     ----------
@@ -40,8 +41,10 @@ def activations(net: Sequential, x: Any, max_rows: int = 1024, path: "str | os.P
         Naming the argument.
     """
     instance("net", net, Sequential, "a fastnn.Sequential")
-    rows = net._features(x)
-    rows = rows[data.spread(len(rows), integer("max_rows", max_rows, 1))]
+    features = data.features(x, net._engine)
+    rows = features[data.spread(len(features), integer("max_rows", max_rows, 1))]
+    net = net.copy()
+    net._fit_standardize(features, None)
     shown = [place for place, layer in enumerate(net.layers) if not _passes_through(layer)] or [len(net.layers) - 1]
     outputs = (net._engine.predict(rows, n_layers=place + 1) for place in shown)
     titles = (f"{place}  {title(net.layers[place])}" for place in shown)

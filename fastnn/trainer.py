@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,17 +55,33 @@ class _Epoch(Declaration):
     failure: _Failure | None = None
 
 
-class _Fit(Declaration):
-    """The checked arguments of a call of `fit`.
+class _Data(Declaration):
+    """The checked data of a call of `fit`.
 
     Attributes
     ----------
     samples, training : _Samples
         The same rows; `training` with class weights.
+    """
+
+    samples: _Samples
+    training: _Samples
+    validation: _Samples | None
+
+
+class _Fit(Declaration):
+    """The checked arguments of a call of `fit`.
+
+    Attributes
+    ----------
     starts : ndarray
         Of the batches, and the end of the last one.
     callbacks : list of Callback
         Without the checkpoints.
+    saved : Saved or None
+        The checkpoint that the call goes on from, with what had to be the same in both in `identity`.
+    interrupt : function
+        Called where the training may end; what it raises ends the training.
     """
 
     epochs: int
@@ -76,6 +92,9 @@ class _Fit(Declaration):
     shuffle: bool
     callbacks: list[Callback]
     checkpoints: list[Checkpoint]
+    identity: dict[str, str] = {}  # noqa: RUF012 (never changed)
+    saved: Saved | None = None
+    interrupt: Callable[[], None] = lambda: None
 
     @property
     def n_batches(self) -> int:
@@ -85,7 +104,7 @@ class _Fit(Declaration):
     def stateful(self) -> list[Callback]:
         return [callback for callback in self.callbacks if snapshot.has_state(callback)]
 
-    def identity(self) -> dict[str, str]:
+    def identify(self) -> dict[str, str]:
         """What must be the same in the fit that resumes this one."""
         parts = [("", self.training), ("validation ", self.validation)]
         texts = {"shuffle": str(self.shuffle)}
@@ -176,9 +195,9 @@ class Trainer:
         self._stop: str | None = None
         self._kept_stop: str | None = None  # where a callback stopped, and not somebody from outside
         self._settings = object()
+        self._objective = 1.0, False  # scale of the loss; whether penalties are divided by a batch's sum of weights
         self._run_id = snapshot.new_run()
         self._fit: _Fit | None = None  # under way
-        self._identity: dict[str, str] = {}  # of that fit, if checkpoints are kept
         self._place = Place()  # of that fit
         self._resumed: tuple[Saved, tuple[Any, ...]] | None = None  # what the next fit goes on from, and where
         net._engine.reset()
@@ -255,34 +274,51 @@ class Trainer:
         KeyboardInterrupt
             Ctrl-C, after a UserWarning that says where; the weights are those of the last finished step.
         """
-        with ExitStack() as ends:
-            self.net._engine.begin_fit()
-            ends.callback(self.net._engine.end_fit)
-            if self._fitting:
-                raise RuntimeError("this trainer is already fitting: its fit cannot be called from its own callbacks.")
-            self._fitting = True
-            ends.callback(setattr, self, "_fitting", False)
-            epochs = integer("epochs", epochs, 1)
-            samples, validation = self._prepare(x, y, validation_data, validation_split, sample_weight)
-            training = self._weigh_classes(samples, class_weight)
-            starts = self._batches(len(training.x))
-            shuffle = boolean("shuffle", shuffle)
+        with self._in_use():
+            epochs, shuffle = integer("epochs", epochs, 1), boolean("shuffle", shuffle)
+            given = self._prepare(x, y, validation_data, validation_split, sample_weight, class_weight)
             chosen = _resolve_callbacks(callbacks)
-            if integer("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0, 1):
+            if _is_verbose(verbose):
                 chosen.insert(0, _progress(epochs))
-            checkpoints = [callback for callback in chosen if isinstance(callback, Checkpoint)]
-            others = [callback for callback in chosen if not isinstance(callback, Checkpoint)]
-            fit = _Fit(epochs, samples, training, validation, starts, shuffle, others, checkpoints)
-            identity = fit.identity() if checkpoints or self._resumed else {}
-            saved = self._require_resumable(fit, identity)
-            ends.callback(self._end)
-            self._begin(fit, identity, saved)
-            self._call(fit, saved)
+            fit = self._plan(given, epochs, shuffle, chosen)
+            try:
+                self._train(fit)
+            except KeyboardInterrupt:
+                place = self.history.stopped_because.partition(": ")[2] or "stopped before the first step"
+                warn(f"Training interrupted by user: {place}; the net is usable.")
+                raise
         tell_refused_threads()
         return self.history
 
-    def _call(self, fit: _Fit, saved: Saved | None) -> None:
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """The net is this thread's; RuntimeError if another thread or a callback's caller has it."""
+        self.net._engine.begin_fit()
+        try:
+            if self._fitting:
+                raise RuntimeError("this trainer is already fitting: its fit cannot be called from its own callbacks.")
+            self._fitting = True
+            try:
+                yield
+            finally:
+                self._fitting = False
+        finally:
+            self.net._engine.end_fit()
+
+    def _plan(self, given: _Data, epochs: int, shuffle: bool, chosen: list[Callback]) -> _Fit:
+        """A call of `fit` whose arguments are all checked."""
+        self.net._check_batch_rows(given.training.x.shape)
+        starts = self._batches(len(given.training.x))
+        checkpoints = [callback for callback in chosen if isinstance(callback, Checkpoint)]
+        others = [callback for callback in chosen if not isinstance(callback, Checkpoint)]
+        fit = _Fit(epochs, given.samples, given.training, given.validation, starts, shuffle, others, checkpoints)
+        if checkpoints or self._resumed:
+            fit = fit._replace(identity=fit.identify())
+        return fit._replace(saved=self._require_resumable(fit))
+
+    def _train(self, fit: _Fit) -> None:
         """Train between the callbacks' begin and end; those that began all end, in their order."""
+        self._begin(fit)
         first = self._step - self._place.epoch * fit.n_batches - self._place.batch
         begun: list[Callback] = []
         try:
@@ -291,21 +327,20 @@ class Trainer:
                 callback.trainer = self
                 callback.on_fit_begin()
                 begun.append(callback)
-            if saved is not None:
-                self._load_callbacks(fit, saved)
+            if fit.saved is not None:
+                self._load_callbacks(fit, fit.saved)
             self._resumed = None
-            self._train(fit)
+            self._run_epochs(fit)
         except BaseException as error:
             self.failed = True
             self.history.stopped_because = type(error).__name__
             if isinstance(error, KeyboardInterrupt):
                 epoch, batch = divmod(self._step - first, self._steps_per_epoch or 1)
-                place = f"stopped after epoch {epoch}, batch {batch}"
-                self.history.stopped_because += f": {place}"
-                warn(f"Training interrupted by user: {place}; the net is usable.")
+                self.history.stopped_because += f": stopped after epoch {epoch}, batch {batch}"
             raise
         finally:
             with ExitStack() as ends:
+                ends.callback(self._end)
                 for callback in reversed(begun):
                     ends.callback(callback.on_fit_end)
 
@@ -325,8 +360,8 @@ class Trainer:
         self._stop = self._kept_stop = reason
 
     def _prepare(
-        self, x: Any, y: Any, validation_data: Any, validation_split: float, sample_weight: Any
-    ) -> tuple[_Samples, _Samples | None]:
+        self, x: Any, y: Any, validation_data: Any, validation_split: float, sample_weight: Any, class_weight: Any
+    ) -> _Data:
         if validation_data is not None and validation_split:
             raise ValueError("give validation_data or validation_split, not both.")
         samples = self._check(x, y, sample_weight)
@@ -338,8 +373,7 @@ class Trainer:
         for part, name in ((training, "training"), (validation, "validation")):
             if part is not None and part.weights is not None and not part.weights.any():
                 raise ValueError(f"`sample_weight` must contain at least one non-zero number among the {name} rows.")
-        self.net._check_batch_rows(training.x.shape)
-        return training, validation
+        return _Data(training, self._weigh_classes(training, class_weight), validation)
 
     def _weigh_classes(self, samples: _Samples, class_weight: Any) -> _Samples:
         weights = data.class_weights(class_weight, samples.targets, self.net.output_size)
@@ -376,17 +410,17 @@ class Trainer:
             size = n
         return data.batch_starts(n, size, self.net._normalizes)
 
-    def _begin(self, fit: _Fit, identity: dict[str, str], saved: Saved | None) -> None:
+    def _begin(self, fit: _Fit) -> None:
         """A fresh history, or that of the fit that is resumed, and the names of its columns for the callbacks."""
         watches = (callback for callback in fit.callbacks if isinstance(callback, callbacks.EarlyStopping))
         watch = next(watches, None)
         self.history = History(watch.monitor, watch.mode, watch.min_delta) if watch else History()
         self.log_names = self._columns(fit)
         self.failed, self._stop = False, None
-        self._fit, self._identity, self._place = fit, identity, Place()
-        if saved is not None:
-            self.history.extend(saved.state.history)
-            self._place = saved.state.place
+        self._fit, self._place = fit, Place()
+        if fit.saved is not None:
+            self.history.extend(fit.saved.state.history)
+            self._place = fit.saved.state.place
             return
         if self._steps_per_epoch is not None:
             self._shift = (self._step + self._shift) * fit.n_batches / self._steps_per_epoch - self._step
@@ -401,13 +435,13 @@ class Trainer:
         """Let go of the data of the fit."""
         self._fit, self._place = None, Place()
 
-    def _train(self, fit: _Fit) -> None:
+    def _run_epochs(self, fit: _Fit) -> None:
         """The epochs, or what is left of them."""
         self.net._fit_standardize(fit.samples.x, fit.samples.weights)
         outputs = np.zeros((len(fit.training.x), self.net.output_size), self.net.dtype) if self.metrics else None
         if outputs is not None and self._place.outputs is not None:
             outputs[: len(self._place.outputs)] = self._place.outputs
-        while self._place.epoch < fit.epochs and self._stop is None:
+        while self._place.epoch < fit.epochs and not self._is_stopped():
             place = self._place
             began = time.perf_counter() - place.seconds
             self._configure()
@@ -430,6 +464,11 @@ class Trainer:
             self._finish_epoch(fit, logs)
         self.history.stopped_because = self._stop or f"all {fit.epochs} epochs finished"
 
+    def _is_stopped(self) -> bool:
+        assert self._fit is not None
+        self._fit.interrupt()
+        return self._stop is not None
+
     def _run_epoch(self, fit: _Fit, order: Array | None, rates: Array, outputs: Array | None, began: float) -> None:
         """The batches of an epoch from `_place` on, in stretches that end where a checkpoint is due."""
         place, starts = self._place, fit.starts
@@ -443,7 +482,7 @@ class Trainer:
                 rates[place.batch : end],
                 order,
                 part,
-                lambda: self._stop is not None,
+                self._is_stopped,
                 (place.loss_sum, place.weight_sum),
             )
             place.batch += result.batches_done
@@ -549,7 +588,7 @@ class Trainer:
             crc = data.crc(values, crc)
         return self._step, engine.passes, engine.updates, id(self.net._configured_for), self.lr_factor, crc
 
-    def _require_resumable(self, fit: _Fit, identity: dict[str, str]) -> Saved | None:
+    def _require_resumable(self, fit: _Fit) -> Saved | None:
         """What `resume` read, if it did; ValueError unless this fit is the one that was interrupted."""
         if self._resumed is None:
             return None
@@ -559,7 +598,7 @@ class Trainer:
                 "the net or this trainer was changed, trained or reset since `resume`: call it again, or reset both."
             )
         place = saved.state.place
-        lines = snapshot.differences(saved.state.identity, identity, "this fit")
+        lines = snapshot.differences(saved.state.identity, fit.identity, "this fit")
         if fit.epochs < place.epoch + (place.batch > 0):
             done = f"{place.epoch} and a part of the next" if place.batch else place.epoch
             lines.append(f"epochs: checkpoint has finished {done}, this fit {fit.epochs} in all")
@@ -611,7 +650,9 @@ class Trainer:
     def _save_checkpoint(self, path: str) -> None:
         assert self._fit is not None
         states = [(type(callback).__qualname__, callback.state_dict()) for callback in self._fit.stateful]
-        state = State(self._describe_settings(), self._identity, self._counters(), self._place, states, self.history)
+        state = State(
+            self._describe_settings(), self._fit.identity, self._counters(), self._place, states, self.history
+        )
         attachments = {**self.net._attachments, **snapshot.pack(state)}
         _core.save_model(self.net._engine, path, "checkpoint", attachments)
 
@@ -704,7 +745,7 @@ class Trainer:
             return
         clip = ("none", 0.0, 0.0) if self.clip is None else self.clip.record()
         penalty = ("default", 0.0, 0.0) if self.regularizer is None else self.regularizer.record()
-        self.net._engine.configure(self.optimizer.record(), clip, penalty)
+        self.net._engine.configure(self.optimizer.record(), clip, penalty, *self._objective)
         self.net._configured_for = self._settings
 
     def _rates(self, count: int, first: int | None = None) -> Array:
@@ -789,11 +830,12 @@ class Trainer:
                 value, gradient = loss(predicted, samples.targets.y[rows], weights)
                 if not np.isfinite(value):
                     return _Epoch(loss_sum, weight_sum, batch, _Failure(value, engine.failed_layer))
-                engine.backward(gradient, n_threads=self._threads, input_gradient=False)
-                finite, _ = engine.apply_gradients(rate, n_threads=self._threads)
+                scale = gradient.dtype.type(self._objective[0])
+                engine.backward(gradient * scale, n_threads=self._threads, input_gradient=False)
+                finite, _ = engine.apply_gradients(rate, weight, n_threads=self._threads)
                 if not finite:
                     return _Epoch(loss_sum, weight_sum, batch, _Failure(value, engine.failed_layer))
-                loss_sum += value * weight
+                loss_sum += self._objective[0] * value * weight
                 weight_sum += weight
         finally:
             # The engine's count, because Ctrl-C may strike between an update and a count of our own.
@@ -827,6 +869,10 @@ def _resolve_metrics(chosen: Any, loss: Loss | OwnLoss, outputs: int) -> dict[st
 
 def _resolve_callbacks(chosen: Any) -> list[Callback]:
     return callbacks.resolve(chosen)
+
+
+def _is_verbose(verbose: Any) -> bool:
+    return integer("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0, 1) == 1
 
 
 def _progress(epochs: int) -> Callback:

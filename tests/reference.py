@@ -380,6 +380,12 @@ def penalty_gradient(p, l1, l2):
     return l1 * np.sign(p) + 2 * l2 * p
 
 
+def any_outside(g, p, l1, l2, low, high):
+    """Whether clipping by value would change g + l1 sign(p) + 2 l2 p."""
+    gradient = _f64(g) + penalty_gradient(p, l1, l2)
+    return bool(np.any((gradient < low) | (gradient > high)))
+
+
 def first_nonfinite(x):
     """Index of the first NaN or infinity, or -1."""
     bad = np.flatnonzero(~np.isfinite(x))

@@ -80,6 +80,14 @@ def test_activations(hidden, tmp_path):
     assert overlaps(figure) == []
 
 
+def test_activations_before_the_first_fit():
+    needed("matplotlib")
+    x, _ = samples()
+    net = fn.Sequential([fn.Standardize(), fn.Dense(3)], input_size=6)
+    assert fn.plot.activations(net, 5 + 2 * x).axes[0].get_title(loc="left").endswith("std 1")
+    assert not net.parameters()["0.scale"].any(), "the net itself still has no statistics"
+
+
 def test_a_density_says_what_it_leaves_out():
     needed("matplotlib")
     x = np.zeros((100, 1))

@@ -130,6 +130,105 @@ def test_clip_norm_keeps_directions(scope):
     assert min(norms.values()) < v < max(norms.values())
 
 
+# ---- the objective of scikit-learn, and measures ----
+
+
+def descend(net, y, weights, loss_scale, penalty_of, rate=0.1, batch_size=10):
+    """Steps of plain descent in order of the rows: parameters afterwards, and every step's penalised gradients.
+
+    penalty_of(weight of the batch): (l1, l2).
+    """
+    parameters, steps = snapshot(net), []
+    for start in range(0, len(X), batch_size):
+        rows = slice(start, start + batch_size)
+        w = np.ones(len(X))[rows] if weights is None else weights[rows]
+        _, gradients = reference.loss_and_gradients(
+            oracle_layers(net), parameters, X[rows], y[rows], "mse", sample_weight=w
+        )
+        gradients = {name: loss_scale * g for name, g in gradients.items()}
+        for name in gradients:
+            if name.endswith("weight"):
+                gradients[name] += reference.penalty_gradient(parameters[name], *penalty_of(w.sum()))
+        parameters = {name: p - rate * gradients[name] for name, p in parameters.items()}
+        steps.append(gradients)
+    return parameters, steps
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("own_loss", [False, True])
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_the_loss_is_scaled_and_the_penalty_divided_by_the_weight_of_the_batch(weighted, own_loss, micro_batch):
+    if own_loss and micro_batch:
+        pytest.skip("an own loss sees the whole batch")
+
+    def mean_square(y_pred, y, sample_weight):
+        w = np.ones(len(y)) if sample_weight is None else sample_weight
+        shares = w[:, np.newaxis] / w.sum() / y.shape[1]
+        return (shares * (y_pred - y) ** 2).sum(), 2 * shares * (y_pred - y)
+
+    weights = np.random.default_rng(3).uniform(0.5, 2, len(X)) if weighted else None
+    net = build(fn.Dense(8, "tanh"), fn.Dense(VALUES.shape[1]))
+    expected, _ = descend(net, VALUES, weights, 1.5, lambda weight: (0.2 / weight, 0.1 / weight))
+    loss = mean_square if own_loss else "mse"
+    penalty = fn.ElasticNet(0.2, 0.5)
+    trainer = fn.Trainer(net, loss, fn.SGD(0.1), regularizer=penalty, batch_size=10, micro_batch=micro_batch)
+    trainer._objective = 1.5, True
+    plain = fn.Trainer(net.copy(), loss, fn.SGD(0.1), regularizer=penalty, batch_size="full")
+    first = plain.train_step(X, VALUES, weights)
+    history = trainer.fit(X, VALUES, epochs=1, sample_weight=weights, shuffle=False, verbose=0)
+    assert_parameters(net, expected, 1e-13)
+    assert len(X) % 10, "the last batch is a short one"
+    assert history["loss"][0] == pytest.approx(1.5 * first, rel=0.5)
+    assert history["penalty"][0] == pytest.approx(
+        sum(reference.penalty(net.parameters()[f"{layer}.weight"], 0.2, 0.1) for layer in (0, 1))
+    )
+
+
+CLIPS = {
+    "none": (None, lambda norms, values: False),
+    "value": (fn.ClipValue(-0.7, 0.85), lambda norms, values: values.min() < -0.7 or values.max() > 0.85),
+    "norm": (fn.ClipNorm(2.5), lambda norms, values: np.linalg.norm(norms) > 2.5),
+    "tensor": (fn.ClipNorm(1.6, "tensor"), lambda norms, values: max(norms) > 1.6),
+}
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("kind", CLIPS)
+def test_measures_are_the_norms_and_the_clipped_steps(kind, n_threads):
+    """At a rate that moves nothing, so that clipping does not change the steps that follow."""
+    clip, is_clipped = CLIPS[kind]
+    net = build(fn.Dense(8, "tanh"), fn.Dense(VALUES.shape[1]))
+    _, steps = descend(net, VALUES, None, 1, lambda weight: (0.01, 0.02), rate=1e-12, batch_size=4)
+    norms = [[np.linalg.norm(gradients[name]) for name in net.gradients()] for gradients in steps]
+    values = [np.concatenate([g.ravel() for g in gradients.values()]) for gradients in steps]
+    net._engine.measure = True
+    trainer = fn.Trainer(net, "mse", fn.SGD(1e-12), clip, fn.ElasticNet(0.01, 2.0), batch_size=4, n_threads=n_threads)
+    _core._set_work_per_thread(1)
+    try:
+        trainer.fit(X, VALUES, epochs=1, shuffle=False, verbose=0)
+    finally:
+        _core._set_work_per_thread(0)
+    count, clipped, means = net._engine.take_measures()
+    assert count == len(steps)
+    assert clipped == sum(is_clipped(*step) for step in zip(norms, values, strict=True))
+    assert kind == "none" or 0 < clipped < count
+    np.testing.assert_allclose(means, np.mean(norms, axis=0), rtol=1e-10)
+    assert net._engine.take_measures() == (0, 0, [0.0] * len(means))
+    net._engine.measure = False
+    with pytest.raises(ValueError, match="argument"):
+        net._engine.take_measures()
+
+
+@pytest.mark.parametrize("clip", [None, fn.ClipValue(-0.01, 0.01)])
+@pytest.mark.parametrize("optimizer", [fn.SGD(0.1), fn.Adam()])
+def test_measuring_changes_no_bit(optimizer, clip):
+    nets = [build(dtype="float32"), build(dtype="float32")]
+    nets[1]._engine.measure = True
+    for net in nets:
+        fn.Trainer(net, optimizer=optimizer, clip=clip, batch_size=7).fit(X, LABELS, epochs=3, verbose=0)
+    assert_same_bits(*nets)
+
+
 # ---- batches ----
 
 

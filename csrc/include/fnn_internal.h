@@ -14,8 +14,26 @@ fnn_status fnn_forward(fnn_net *net, void *out, const fnn_features *x, const int
  * the first node sees them (after Scale/Standardize in front), or NULL. */
 fnn_status fnn_backward(fnn_net *net, void *dx, const void *dy, size_t m, int n_threads);
 /* Penalty + clip + optimizer on the present gradients, and commit (once) of the running statistics that the last
- * forward left. FNN_EDIVERGED: nothing changed. */
-fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads);
+ * forward left. batch_weight: of the rows that they are of, for fnn_net_scale_objective. FNN_EDIVERGED: nothing
+ * changed. */
+fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double batch_weight, double *squared_norm,
+                               int n_threads);
+
+/* The objective of the following steps of fnn_train: loss_scale (> 0, finite) times the loss, values and gradients;
+ * with penalty_per_weight the penalties' lam divided by the sum of weights of each batch. FNN_EINVAL. */
+fnn_status fnn_net_scale_objective(fnn_net *net, double loss_scale, int penalty_per_weight);
+
+/* Sums over steps. */
+typedef struct fnn_measures {
+    uint64_t steps;
+    uint64_t clipped;  /* steps whose gradient was changed by clipping */
+    double *norm_sums; /* per trainable tensor: norm of (gradient + penalty) before clipping; NULL: not measuring */
+} fnn_measures;
+/* Measure every step from now on, or no longer. Costs the norms; steps of other bits than without never. FNN_ENOMEM. */
+fnn_status fnn_net_measure(fnn_net *net, int on);
+/* What was measured since the last call, norms (as many as trainable tensors) included; starts anew. FNN_EINVAL: not
+ * measuring. */
+fnn_status fnn_net_take_measures(fnn_net *net, fnn_measures *measures, double *norm_sums);
 
 /* After a fnn_forward whose loss or gradients were not finite: the first layer with a non-finite output or batch
  * statistic, else the last one with a non-finite gradient; SIZE_MAX if none, or without a forward. */

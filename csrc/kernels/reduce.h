@@ -105,6 +105,14 @@ static double weighted_sum(const double *values, const double *weights, size_t c
     return wide_sum(wide_add(sum, wide_load(rest)));
 }
 
+/* g + l1 sign(p) + 2 l2 p */
+FNN_INLINE vreal penalized(vreal g, vreal p, real l1, real twice_l2)
+{
+    if (l1 != 0)
+        g += vselect(p == 0, vsplat(0), vwith_sign(vsplat(l1), p));
+    return g + twice_l2 * p;
+}
+
 enum sum_kind { SUM_MAGNITUDES, SUM_SQUARES, SUM_PENALIZED_SQUARES };
 
 /* One block's terms: |x|, x^2, or (x + l1 sign(p) + 2 l2 p)^2. */
@@ -118,13 +126,8 @@ FNN_INLINE wide_lanes sum_block(enum sum_kind kind, const real *x, const real *p
     } else {
         lanes gradient;
         FNN_UNROLL
-        for (int k = 0; k < LANES; k += VW) {
-            const vreal w = vload(p + k);
-            vreal g = vload(x + k);
-            if (l1 != 0)
-                g += vselect(w == 0, vsplat(0), vwith_sign(vsplat(l1), w));
-            gradient.v[k / VW] = g + twice_l2 * w;
-        }
+        for (int k = 0; k < LANES; k += VW)
+            gradient.v[k / VW] = penalized(vload(x + k), vload(p + k), l1, twice_l2);
         terms = widen_lanes(gradient);
     }
     return wide_multiply(terms, terms);
@@ -159,6 +162,28 @@ static double penalty(const void *p, double l1, double l2, size_t count)
 {
     return (l1 != 0 ? l1 * sum_of(SUM_MAGNITUDES, p, p, 0, 0, count) : 0) +
            (l2 != 0 ? l2 * sum_of(SUM_SQUARES, p, p, 0, 0, count) : 0);
+}
+
+static int any_outside(const void *g_, const void *p_, double l1, double l2, double low, double high, size_t count)
+{
+    const real *g = g_, *p = p_;
+    const vreal least = vsplat((real)low), most = vsplat((real)high);
+    vuint found = {0};
+    for (size_t i = 0; i < count; i += VW) {
+        real g_rest[VW] = {0}, p_rest[VW] = {0};
+        const int whole = i + VW <= count;
+        if (!whole) {
+            memcpy(g_rest, g + i, (count - i) * sizeof(real));
+            memcpy(p_rest, p + i, (count - i) * sizeof(real));
+        }
+        const vreal v = penalized(vload(whole ? g + i : g_rest), vload(whole ? p + i : p_rest), (real)l1, 2 * (real)l2);
+        found |= (vuint)(v < least) | (vuint)(v > most);
+    }
+    real_uint lanes_found[VW], any = 0;
+    memcpy(lanes_found, &found, sizeof found);
+    for (int k = 0; k < VW; k++)
+        any |= lanes_found[k];
+    return any != 0;
 }
 
 static ptrdiff_t first_nonfinite(const void *x_, size_t count)

@@ -139,6 +139,10 @@ struct fnn_net {
     fnn_optimizer optimizer;
     fnn_clip clip;
     fnn_penalty_terms *penalties; /* one per layer */
+    double loss_scale;            /* of every row's loss */
+    bool penalty_per_weight;      /* penalties are divided by the weight of the batch */
+    fnn_measures measures;        /* of the steps since they were last taken; norm_sums NULL: nobody asks */
+    atomic_bool values_clipped;   /* while measuring: some element of this step's gradient */
     fnn_counters counters;
     bool gradients_wanted;           /* somebody has views of them: every step stores them */
     size_t unformed_rows;            /* of the last step, where its gradients rode in the update; else 0 */
@@ -163,10 +167,11 @@ struct fnn_pass {
     size_t row_begin, row_end; /* this thread's own, as places in the buffers */
     size_t shift;              /* + place in the buffers = row of the (micro-)batch, modulo 2^64 */
     int thread, n_threads;
-    fnn_random random;  /* layer is filled in by Dropout */
-    uint64_t first_row; /* of the (micro-)batch in the whole batch */
-    bool accumulate;    /* add to the gradients (micro-batches after the first) */
-    void *gradient;     /* d loss / d y of the node at hand; (rows, ld) */
+    fnn_random random;     /* layer is filled in by Dropout */
+    uint64_t first_row;    /* of the (micro-)batch in the whole batch */
+    bool accumulate;       /* add to the gradients (micro-batches after the first) */
+    double penalty_factor; /* of the penalties in this step */
+    void *gradient;        /* d loss / d y of the node at hand; (rows, ld) */
 };
 
 enum fnn_mode { FNN_EVALUATE, FNN_SAMPLE, FNN_ENUMERATE };
@@ -294,6 +299,8 @@ fnn_status fnn_allocate_moment(fnn_net *net, int index); /* unless it is there *
 bool fnn_valid_penalty(const fnn_penalty *penalty);
 /* Each layer's own penalty, or this one (NULL: none). */
 void fnn_resolve_penalties(fnn_net *net, const fnn_penalty *penalty);
+/* Of the penalties in a step on rows of this weight. */
+double fnn_penalty_factor(const fnn_net *net, double batch_weight);
 /* Gradients of all parameters from what forward and backward left; a barrier lies behind and must follow. */
 void fnn_form_gradients(const fnn_pass *pass);
 /* The same and the update; a barrier lies behind and must follow. False where loss, norm or a running statistic is not

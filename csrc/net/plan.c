@@ -301,6 +301,7 @@ fnn_status fnn_plan_net(fnn_net **result, const fnn_layer *layers, size_t n_laye
     net->real_size = dtype == FNN_FLOAT32 ? sizeof(float) : sizeof(double);
     net->seed = seed;
     net->kernels = kernels;
+    net->loss_scale = 1;
     net->n_layers = n_layers;
     net->inputs = input_size;
     net->factor = 1;
@@ -337,6 +338,7 @@ void fnn_net_free(fnn_net *net)
         fnn_release(net->workspaces[i]);
     fnn_release(net->training);
     fnn_release(net->norm_partials);
+    fnn_release(net->measures.norm_sums);
     fnn_release(net->stretches);
     fnn_release(net->moments[1]);
     fnn_release(net->moments[0]);

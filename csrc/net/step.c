@@ -153,7 +153,7 @@ static void gather_targets(const fnn_pass *pass, const fnn_micro_batch *batch, d
     double equal = 1 / batch->weight_sum;
     for (size_t i = begin; i < end; i++) {
         size_t row = order ? (size_t)order[position + i] : position + i;
-        row_weight[pass->shift + i] = y->weights ? y->weights[row] / batch->weight_sum : equal;
+        row_weight[pass->shift + i] = net->loss_scale * (y->weights ? y->weights[row] / batch->weight_sum : equal);
         if (y->labels)
             labels[i] = y->labels[row];
     }
@@ -292,6 +292,7 @@ static fnn_pass micro_batch_pass(fnn_net *net, const fnn_micro_batch *batch, int
     fnn_pass pass = begin_pass(net, batch->counters, batch->rows, thread, n_threads);
     pass.first_row = batch->first_row;
     pass.accumulate = batch->first_row > 0;
+    pass.penalty_factor = fnn_penalty_factor(net, batch->weight_sum);
     return pass;
 }
 
@@ -301,8 +302,10 @@ void fnn_run_micro_batch(fnn_net *net, fnn_micro_batch *batch, int thread, int n
     fnn_pass pass = micro_batch_pass(net, batch, thread, n_threads);
     uint64_t number = batch->counters.passes + 1;
     bool may_fuse = fnn_update_is_fused(net, batch);
-    if (thread == 0 && batch->first_row == 0)
+    if (thread == 0 && batch->first_row == 0) {
         atomic_store(&net->statistics_overflow, false);
+        atomic_store(&net->values_clipped, false);
+    }
     if (fnn_block_chunks(net, batch->rows) > 0)
         run_blocks(&pass, batch, end);
     else

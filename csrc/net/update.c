@@ -37,6 +37,20 @@ static bool valid_clip(const fnn_clip *clip)
     return false;
 }
 
+fnn_status fnn_net_scale_objective(fnn_net *net, double loss_scale, int penalty_per_weight)
+{
+    if (!(loss_scale > 0) || !isfinite(loss_scale))
+        return FNN_EINVAL;
+    net->loss_scale = loss_scale;
+    net->penalty_per_weight = penalty_per_weight;
+    return FNN_OK;
+}
+
+double fnn_penalty_factor(const fnn_net *net, double batch_weight)
+{
+    return net->penalty_per_weight ? 1 / batch_weight : 1;
+}
+
 static void clear_moments(fnn_net *net)
 {
     for (int i = 0; i < 2; i++)
@@ -262,19 +276,28 @@ static void *gradient_at(const fnn_net *net, size_t place)
     return fnn_at(net, net->gradients, place);
 }
 
-static fnn_penalty_terms penalty_of(const fnn_net *net, const fnn_stretch *s)
+static fnn_penalty_terms penalty_of(const fnn_net *net, const fnn_stretch *s, double factor)
 {
-    return s->role == FNN_WEIGHT ? net->penalties[s->node->layer_index] : (fnn_penalty_terms){0};
+    if (s->role != FNN_WEIGHT)
+        return (fnn_penalty_terms){0};
+    fnn_penalty_terms penalty = net->penalties[s->node->layer_index];
+    penalty.l1 *= factor;
+    penalty.l2 *= factor;
+    return penalty;
 }
 
-static void partial_norms(fnn_net *net, const fnn_stretch *s, size_t begin, size_t end)
+static void partial_norms(fnn_net *net, const fnn_stretch *s, double penalty_factor, size_t begin, size_t end)
 {
-    fnn_penalty_terms penalty = penalty_of(net, s);
+    fnn_penalty_terms penalty = penalty_of(net, s, penalty_factor);
     double l1 = penalty.proximal ? 0 : penalty.l1;
-    for (; begin < end; begin += s->chunk)
-        net->norm_partials[s->first_chunk + begin / s->chunk] =
-            net->kernels->square_norm(gradient_at(net, s->offset + begin), fnn_parameter(net, s->offset + begin), l1,
-                                      penalty.l2, end - begin < s->chunk ? end - begin : s->chunk);
+    bool looks_for_clipped = net->measures.norm_sums && net->clip.kind == FNN_CLIP_VALUE;
+    for (; begin < end; begin += s->chunk) {
+        size_t count = end - begin < s->chunk ? end - begin : s->chunk;
+        const void *g = gradient_at(net, s->offset + begin), *p = fnn_parameter(net, s->offset + begin);
+        net->norm_partials[s->first_chunk + begin / s->chunk] = net->kernels->square_norm(g, p, l1, penalty.l2, count);
+        if (looks_for_clipped && net->kernels->any_outside(g, p, l1, penalty.l2, net->clip.low, net->clip.high, count))
+            atomic_store_explicit(&net->values_clipped, true, memory_order_relaxed);
+    }
 }
 
 /* The gradient of elements [begin, end) of a stretch that is not a VECTOR, whole chunks. */
@@ -317,7 +340,7 @@ static void form_owned(const fnn_pass *pass, owned own, bool norms)
             if (s->role != FNN_VECTOR)
                 form_gradient(pass, gradient_at(net, s->offset + begin), s, begin, stop);
             if (norms)
-                partial_norms(net, s, begin, stop);
+                partial_norms(net, s, pass->penalty_factor, begin, stop);
         }
     }
 }
@@ -403,7 +426,7 @@ static void update_stretch(fnn_net *net, const fnn_update *update, const void *g
     }
 }
 
-static void update_owned(fnn_net *net, fnn_update update, double squared_norm, owned own)
+static void update_owned(fnn_net *net, fnn_update update, double penalty_factor, double squared_norm, owned own)
 {
     if (net->clip.kind == FNN_CLIP_NORM)
         update.clip_scale = norm_scale(squared_norm, net->clip.high);
@@ -412,7 +435,7 @@ static void update_owned(fnn_net *net, fnn_update update, double squared_norm, o
         const fnn_stretch *s = &net->stretches[i];
         if (!overlap(s, own, &begin, &end))
             continue;
-        fnn_penalty_terms penalty = penalty_of(net, s);
+        fnn_penalty_terms penalty = penalty_of(net, s, penalty_factor);
         update.l1 = penalty.proximal ? 0 : penalty.l1;
         update.l2 = penalty.l2;
         update.proximal = penalty.proximal ? penalty.l1 : 0;
@@ -434,16 +457,72 @@ static void commit_statistics(fnn_net *net)
     }
 }
 
+/* ---- measures ---- */
+
+fnn_status fnn_net_measure(fnn_net *net, int on)
+{
+    fnn_release(net->measures.norm_sums);
+    net->measures = (fnn_measures){0};
+    if (!on)
+        return FNN_OK;
+    net->measures.norm_sums = fnn_allocate(net->n_tensors * sizeof *net->measures.norm_sums);
+    return net->measures.norm_sums ? FNN_OK : FNN_ENOMEM;
+}
+
+fnn_status fnn_net_take_measures(fnn_net *net, fnn_measures *measures, double *norm_sums)
+{
+    double *sums = net->measures.norm_sums;
+    if (!sums)
+        return FNN_EINVAL;
+    *measures = net->measures;
+    measures->norm_sums = norm_sums;
+    size_t n = 0;
+    for (size_t i = 0; i < net->n_tensors; i++)
+        if (net->tensors[i].trainable)
+            norm_sums[n] = sums[n], n++;
+    memset(sums, 0, n * sizeof *sums);
+    net->measures = (fnn_measures){.norm_sums = sums};
+    return FNN_OK;
+}
+
+static bool is_clipped(const fnn_net *net, double squared_norm)
+{
+    bool clipped = false;
+    switch (net->clip.kind) {
+    case FNN_CLIP_NONE:
+        return false;
+    case FNN_CLIP_VALUE:
+        return atomic_load_explicit(&net->values_clipped, memory_order_relaxed);
+    case FNN_CLIP_NORM:
+        return norm_scale(squared_norm, net->clip.high) < 1;
+    case FNN_CLIP_TENSOR_NORM:
+        for (size_t i = 0; i < net->n_stretches; i++)
+            clipped |= norm_scale(fnn_stretch_norm(net, &net->stretches[i]), net->clip.high) < 1;
+        return clipped;
+    }
+    return false;
+}
+
+static void measure_step(fnn_net *net, double squared_norm)
+{
+    net->measures.steps++;
+    net->measures.clipped += is_clipped(net, squared_norm);
+    for (size_t i = 0; i < net->n_stretches; i++)
+        net->measures.norm_sums[i] += sqrt(fnn_stretch_norm(net, &net->stretches[i]));
+}
+
 /* Behind a barrier that follows the partial norms of all owners. */
-static bool update_shared(fnn_net *net, double learning_rate, uint64_t updates, double loss, double squared_norm,
-                          owned own, int thread)
+static bool update_shared(fnn_net *net, double learning_rate, double penalty_factor, uint64_t updates, double loss,
+                          double squared_norm, owned own, int thread)
 {
     bool overflow = net->statistics_pending && atomic_load(&net->statistics_overflow);
     if (!isfinite(loss) || !isfinite(squared_norm) || overflow)
         return false;
-    update_owned(net, base_update(net, learning_rate, updates), squared_norm, own);
+    update_owned(net, base_update(net, learning_rate, updates), penalty_factor, squared_norm, own);
     if (thread == 0 && net->statistics_pending)
         commit_statistics(net);
+    if (thread == 0 && net->measures.norm_sums)
+        measure_step(net, squared_norm);
     return true;
 }
 
@@ -452,7 +531,8 @@ bool fnn_form_and_update(const fnn_pass *pass, double learning_rate, uint64_t up
     owned own = own_chunks(pass->net, pass->thread, pass->n_threads);
     form_owned(pass, own, true);
     fnn_barrier(pass->n_threads);
-    return update_shared(pass->net, learning_rate, updates, loss, total_norm(pass->net), own, pass->thread);
+    return update_shared(pass->net, learning_rate, pass->penalty_factor, updates, loss, total_norm(pass->net), own,
+                         pass->thread);
 }
 
 /* ---- the update that follows its gradient at once ---- */
@@ -470,11 +550,11 @@ static bool bound_is_cheap(const fnn_net *net, size_t rows)
 bool fnn_update_is_fused(const fnn_net *net, const fnn_micro_batch *batch)
 {
     bool needs_norm = net->clip.kind == FNN_CLIP_NORM || net->clip.kind == FNN_CLIP_TENSOR_NORM;
-    if (needs_norm || net->gradients_wanted || !batch->last || batch->first_row > 0 ||
+    if (needs_norm || net->measures.norm_sums || net->gradients_wanted || !batch->last || batch->first_row > 0 ||
         !bound_is_cheap(net, batch->rows))
         return false;
     for (size_t i = 0; i < net->n_stretches; i++) {
-        fnn_penalty_terms penalty = penalty_of(net, &net->stretches[i]);
+        fnn_penalty_terms penalty = penalty_of(net, &net->stretches[i], 1);
         if (penalty.l1 != 0 || penalty.l2 != 0 || fnn_chunk_rows(net->stretches[i].node, batch->rows) < batch->rows)
             return false;
     }
@@ -578,7 +658,7 @@ double fnn_update_work(const fnn_net *net)
 
 typedef struct apply_job {
     fnn_net *net;
-    double learning_rate;
+    double learning_rate, penalty_factor;
     uint64_t updates; /* before this one */
     double squared_norm;
     bool diverged;
@@ -592,10 +672,10 @@ static void apply(void *argument, int thread, int n_threads)
     size_t begin, end;
     for (size_t i = 0; i < net->n_stretches; i++)
         if (overlap(&net->stretches[i], own, &begin, &end))
-            partial_norms(net, &net->stretches[i], begin, end);
+            partial_norms(net, &net->stretches[i], job->penalty_factor, begin, end);
     fnn_barrier(n_threads);
     double squared_norm = total_norm(net);
-    bool done = update_shared(net, job->learning_rate, job->updates, 0, squared_norm, own, thread);
+    bool done = update_shared(net, job->learning_rate, job->penalty_factor, job->updates, 0, squared_norm, own, thread);
     if (thread == 0) {
         job->squared_norm = squared_norm;
         job->diverged = !done;
@@ -603,7 +683,8 @@ static void apply(void *argument, int thread, int n_threads)
     }
 }
 
-fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squared_norm, int n_threads)
+fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double batch_weight, double *squared_norm,
+                               int n_threads)
 {
     if (net->frozen)
         return FNN_EINVAL;
@@ -612,7 +693,11 @@ fnn_status fnn_apply_gradients(fnn_net *net, double learning_rate, double *squar
         status = fnn_prepare_update(net);
     if (status != FNN_OK)
         return status;
-    apply_job job = {.net = net, .learning_rate = learning_rate, .updates = net->counters.updates};
+    apply_job job = {.net = net,
+                     .learning_rate = learning_rate,
+                     .penalty_factor = fnn_penalty_factor(net, batch_weight),
+                     .updates = net->counters.updates};
+    atomic_store(&net->values_clipped, false);
     fnn_pool_run_step(apply, &job, fnn_thread_count(n_threads, fnn_update_work(net), SIZE_MAX / 2));
     net->statistics_pending = false;
     *squared_norm = job.squared_norm;

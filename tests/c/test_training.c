@@ -269,14 +269,14 @@ static void test_statistics_are_committed_once(void)
     CHECK(fnn_forward(net, out, &x, NULL, p.rows, 1) == FNN_OK);
     CHECK(fnn_backward(net, NULL, out, p.rows, 1) == FNN_OK);
     CHECK(*running == before);
-    CHECK(fnn_apply_gradients(net, 1e-3, &norm, 1) == FNN_OK);
+    CHECK(fnn_apply_gradients(net, 1e-3, 1, &norm, 1) == FNN_OK);
     CHECK(*running != before);
     *running = mean;
-    CHECK(fnn_apply_gradients(net, 1e-3, &norm, 1) == FNN_OK);
+    CHECK(fnn_apply_gradients(net, 1e-3, 1, &norm, 1) == FNN_OK);
     CHECK(*running == mean);
     CHECK(fnn_forward(net, out, &x, NULL, p.rows, 1) == FNN_OK);
     fnn_net_reset(net);
-    CHECK(fnn_apply_gradients(net, 1e-3, &norm, 1) == FNN_OK);
+    CHECK(fnn_apply_gradients(net, 1e-3, 1, &norm, 1) == FNN_OK);
     CHECK(*running == mean);
     fnn_net_free(net);
 }
