@@ -100,7 +100,7 @@ def measure_recipe(task: Task, seed: int, parts: Sequence[np.ndarray]) -> Result
         seconds = time.perf_counter() - began
         model = next(Path(folder).glob("*.safetensors"))
         run("predict", str(model), test, "-o", out)
-        predicted = pandas.read_csv(out)["target"]
+        predicted = pandas.read_csv(out)["prediction"]
     if task.classifies:
         return Result(accuracy_score([f"class {label}" for label in y_test], predicted), seconds)
     return Result(r2_score(y_test, predicted), seconds)
