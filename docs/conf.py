@@ -16,7 +16,6 @@ myst_heading_anchors = 3
 default_role = "py:obj"  # `Trainer.fit` in a docstring is a link where such a name exists
 autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints = "none"  # docstrings say it in words
-suppress_warnings = ["ref.python"]  # words in types that are names of two attributes
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
