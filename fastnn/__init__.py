@@ -1,12 +1,13 @@
 """fastnn: fully connected neural networks on CPUs."""
 
-from . import initializers, losses, metrics, schedules
+from . import initializers, losses, metrics, plot, schedules
 from ._core import version as _version
 from .callbacks import Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
 from .checkpoint import Checkpoint
 from .clipping import ClipNorm, ClipValue
 from .config import get_num_threads, set_num_threads, show_config
 from .convert import from_onnx, from_sklearn, from_torch
+from .diagnose import Diagnostics, diagnose
 from .errors import DivergenceError, ModelFileError, ModelVersionError
 from .history import History
 from .layers import (
@@ -51,6 +52,7 @@ __all__ = [
     "ClipNorm",
     "ClipValue",
     "Dense",
+    "Diagnostics",
     "DivergenceError",
     "Dropout",
     "EarlyStopping",
@@ -72,6 +74,7 @@ __all__ = [
     "Standardize",
     "Tanh",
     "Trainer",
+    "diagnose",
     "fit_many",
     "from_onnx",
     "from_sklearn",
@@ -81,6 +84,7 @@ __all__ = [
     "load",
     "losses",
     "metrics",
+    "plot",
     "schedules",
     "set_num_threads",
     "show_config",

@@ -151,7 +151,7 @@ class Targets(Declaration):
     labels: Array | None = None
     values: Array | None = None
 
-    def rows(self, rows: slice) -> "Targets":
+    def rows(self, rows: slice | Array) -> "Targets":
         labels, values = (part if part is None else part[rows] for part in (self.labels, self.values))
         return Targets(self.y[rows], labels, values)
 
@@ -309,6 +309,15 @@ def batch_starts(n: int, batch_size: int, join_single_row: bool) -> Array:
     return starts
 
 
+# ---- some of many rows ----
+
+
+def spread(n: int, most: int) -> Array:
+    """Indices of at most so many of n rows, evenly spread, the first and the last among them."""
+    count = min(n, most)
+    return np.arange(count) * (n - 1) // max(count - 1, 1)
+
+
 # ---- identity ----
 
 
@@ -319,8 +328,7 @@ def crc(array: Array, before: int = 0) -> int:
 
 def crc_of_some_rows(x: Array, most: int = 1024) -> int:
     """CRC-32 of rows all over `x`, the first and the last among them."""
-    count = min(len(x), most)
-    chosen = np.arange(count) * (len(x) - 1) // max(count - 1, 1)
+    chosen = spread(len(x), most)
     value = 0
     for rows in chunks(chosen[:, np.newaxis], x.shape[1]):
         value = crc(x[chosen[rows]], value)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from . import metrics
+from . import _draw, metrics
 
 __all__ = ["History"]
 
@@ -119,25 +119,4 @@ class History(Mapping[str, list[float]]):
         ImportError
             matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
-        except ImportError:
-            raise ImportError(
-                "plot needs matplotlib, which is not installed: pip install 'fastnn-cpu[plot]'."
-            ) from None
-
-        names = [name for name in self if name not in ("penalty", "lr", "seconds") and not name.startswith("val_")]
-        figure = Figure(figsize=(5 * max(1, len(names)), 3.5), layout="constrained")
-        for place, name in enumerate(names):
-            axes = figure.add_subplot(1, len(names), place + 1)
-            for label, column in (("training", name), ("validation", f"val_{name}")):
-                if column in self:
-                    axes.plot(range(1, len(self[column]) + 1), self[column], label=label)
-            if self.best_epoch is not None:
-                best = self.best_epoch + 1
-                axes.axvline(best, color="grey", linestyle=":", label=f"best epoch ({best})")
-            axes.set(xlabel="epoch", ylabel=name)
-            axes.legend()
-        if path is not None:
-            figure.savefig(path)
-        return figure
+        return _draw.finish(_draw.curves(self, self.best_epoch), path)

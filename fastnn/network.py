@@ -20,7 +20,7 @@ __all__ = ["Sequential", "load"]
 Array = np.ndarray[Any, Any]
 
 # Tensors of a model file that belong to the net rather than to its training.
-_ATTACHED_TO_MODELS = ("class_names.", "feature_names.", "preprocess.")
+_ATTACHED_TO_MODELS = ("class_names.", "feature_names.", "target_name.", "preprocess.")
 
 
 class Sequential:

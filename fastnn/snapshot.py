@@ -9,12 +9,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from . import _core, data, layers
+from . import _core, _strings, data, layers
 from ._declare import Declaration, integer, number
 from .callbacks import Callback
 from .errors import ModelFileError, ModelVersionError
@@ -204,9 +203,7 @@ def pack(state: State) -> dict[str, Array]:
     if place.batch > 0 and place.outputs is not None:
         attachments["trainer.outputs"] = place.outputs
     if state.history:
-        names = [name.encode() for name in state.history]
-        attachments["history.names.utf8"] = np.frombuffer(b"".join(names), np.uint8)
-        attachments["history.names.offsets"] = np.cumsum([0, *map(len, names)], dtype=np.int64)
+        attachments |= _strings.pack("history.names", state.history)
         attachments["history.values"] = np.array(list(state.history.values()), dtype=np.float64)
     return attachments
 
@@ -378,14 +375,11 @@ def _unpack_place(fields: _Fields, counters: Counters) -> Place:
 
 
 def _unpack_history(attachments: Mapping[str, Array]) -> dict[str, list[float]]:
-    parts = [attachments.get(f"history.{part}") for part in ("names.utf8", "names.offsets", "values")]
-    if all(part is None for part in parts):
+    names, values = _strings.unpack("history.names", attachments), attachments.get("history.values")
+    if names is None and values is None:
         return {}
-    utf8, offsets, values = parts
-    if utf8 is None or offsets is None or values is None or len(offsets) != len(values) + 1:
+    if names is None or values is None or len(names) != len(values):
         raise ValueError("the tensors 'history.*' do not suit each other")
-    text = utf8.tobytes()
-    names = [text[begin:end].decode() for begin, end in pairwise(offsets)]
     if len(set(names)) < len(names):
         raise ValueError("two columns of the history have one name")
     return dict(zip(names, values.tolist(), strict=True))

@@ -35,7 +35,7 @@ class _Samples(Declaration):
     targets: Targets
     weights: Array | None
 
-    def rows(self, rows: slice) -> "_Samples":
+    def rows(self, rows: slice | Array) -> "_Samples":
         return _Samples(self.x[rows], self.targets.rows(rows), None if self.weights is None else self.weights[rows])
 
 

@@ -658,11 +658,11 @@ def any_outside(h):
         inside, p = h.random(n, low=-0.2, high=0.2), h.random(n, low=-1, high=1)
         for l1, l2 in ((0.0, 0.0), (0.1, 0.0), (0.1, 0.2)):
             for at, value in ((None, 0), *((at, value) for at in {0, n // 2, n - 1} if n for value in (-0.95, 0.85))):
-                g = inside.copy()
+                g, w = inside.copy(), p.copy()
                 if at is not None:
-                    g[at], p[at] = value, np.sign(value)
-                expected = reference.any_outside(g, p, l1, l2, -0.9, 0.8)
-                assert bool(h.run("any_outside", g, p, l1, l2, -0.9, 0.8, n)) == expected, f"count={n} at={at}"
+                    g[at], w[at] = value, np.sign(value)
+                expected = reference.any_outside(g, w, l1, l2, -0.9, 0.8)
+                assert bool(h.run("any_outside", g, w, l1, l2, -0.9, 0.8, n)) == expected, f"count={n} at={at}"
                 answers.add(expected)
     assert answers == {True, False}
 

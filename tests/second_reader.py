@@ -80,11 +80,12 @@ OF_MODELS = ["format", "kind", "created_by", "dtype", "input_size", "seed", "fro
 OF_CHECKPOINTS = ["optimizer", "passes", "updates"]
 LINKS = ["none", "identity", "sigmoid", "softmax", "exp"]
 OPTIMIZERS = ["sgd", "rmsprop", "adam"]
-STRINGS = r"class_names|feature_names|preprocess\.categories\..+|history\.names"
+OF_TABLES = r"class_names|feature_names|target_name|preprocess\.kinds|preprocess\.categories\..+"
+STRINGS = rf"{OF_TABLES}|history\.names"
 # name, dtypes, ranks, only in checkpoints
 ATTACHMENTS: list[tuple[str, set[str], set[int], bool]] = [
-    (r"(class_names|feature_names|preprocess\.categories\..+)\.utf8", {"U8"}, {1}, False),
-    (r"(class_names|feature_names|preprocess\.categories\..+)\.offsets", {"I64"}, {1}, False),
+    (rf"({OF_TABLES})\.utf8", {"U8"}, {1}, False),
+    (rf"({OF_TABLES})\.offsets", {"I64"}, {1}, False),
     (r"preprocess\.(mean|scale|fill)", {"F64"}, {1}, False),
     (r"history\.names\.utf8", {"U8"}, {1}, True),
     (r"history\.names\.offsets", {"I64"}, {1}, True),

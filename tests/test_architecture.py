@@ -125,7 +125,11 @@ def test_python_modules_import_what_the_table_allows(module):
         assert set(imported_modules(path)) - {module} <= python_may_import()[module], path.name
 
 
-@pytest.mark.parametrize("path", [PACKAGE / "cli.py", *sorted((PACKAGE / "export").glob("*.py"))], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path",
+    [path for package in ("cli", "export") for path in sorted((PACKAGE / package).glob("*.py"))],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
 def test_cli_and_export_use_public_names_alone(path):
     assert not re.search(r"\bfn\._(?!_version__)|\b(net|trainer|history|layer)\._", path.read_text())
 

@@ -1,14 +1,18 @@
 """The command line: options, data files, exit codes, and one whole training."""
 
+import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 from optional import needed
 
 import fastnn as fn
-from fastnn import cli
+from fastnn import cli, tables
 from fastnn.datasets import load_digits
 
 
@@ -43,8 +47,8 @@ def sentence_of(capsys):
 
 def test_defaults():
     options = cli.make_parser().parse_args(["train", "digits"])
-    assert options.hidden == [256, 128]
-    assert options.dtype == "float32"
+    assert options.hidden == [256, 256, 256]
+    assert options.dtype is None
     assert options.threads is None
 
 
@@ -87,6 +91,33 @@ def test_python_m_fastnn_is_the_same_command():
     done = subprocess.run([sys.executable, "-m", "fastnn", "fly"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("fastnn: error: ")
+
+
+OPTIONS = {
+    "train": "data --target --task --test-share --hidden --epochs --batch-size --learning-rate --batch-norm --dropout "
+    "--label-smoothing --l2 --clip-norm --patience --seed --dtype --threads --out --quiet",
+    "predict": "model data --out --threads",
+    "evaluate": "model data --target",
+    "inspect": "model",
+    "diagnose": "model data --target",
+    "export": "model --to --out --name",
+    "config": "",
+}
+
+
+def test_help_explains_every_command_and_option(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    commands = re.findall(r"^    (\w+)  +\w", capsys.readouterr().out, flags=re.MULTILINE)
+    assert commands == list(OPTIONS)
+    for command, options in OPTIONS.items():
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([command, "--help"])
+        text = capsys.readouterr().out
+        explained = re.findall(
+            r"^  (?:-\w(?: \w+)?, )?(--[\w-]+|\w+)(?:(?: \S+)*\n {20,}| [^\n]*?  +)\S", text, re.MULTILINE
+        )
+        assert [name for name in explained if name != "--help"] == options.split(), command
 
 
 # ---- data ----
@@ -222,7 +253,7 @@ def test_progress_is_printed_unless_quiet(train, samples, capsys):
 
 
 def test_the_recipe_reaches_its_accuracy_on_the_digits(tmp_path, capsys):
-    assert cli.main(["train", "digits", "--quiet", "--out", str(tmp_path)]) == 0
+    assert cli.main(["train", "digits", "--quiet", "--epochs", "20", "--out", str(tmp_path)]) == 0
     assert float(capsys.readouterr().out.split()[2]) >= 0.975
 
 
@@ -267,7 +298,7 @@ def test_export_to_onnx(model, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["missing.safetensors", "--to", "c"], 1, "No such file"),
+        (["missing.safetensors", "--to", "c"], 2, "No such file"),
         (["damaged.safetensors", "--to", "c"], 2, "damaged.safetensors: not a fastnn model"),
         (["damaged.safetensors"], 2, "--to"),
         (["damaged.safetensors", "--to", "fortran"], 2, "fortran"),
@@ -278,3 +309,358 @@ def test_export_refuses(arguments, code, sentence, tmp_path, monkeypatch, capsys
     (tmp_path / "damaged.safetensors").write_bytes(b"abc")
     assert cli.main(["export", *arguments]) == code
     assert sentence in sentence_of(capsys)
+
+
+# ---- tables ----
+
+ROWS = 120
+
+
+def rows_of_a_table():
+    """Numbers, texts with a comma, dates and booleans with gaps; the target depends on each."""
+    random = np.random.default_rng(0)
+    size = random.normal(size=ROWS)
+    city = random.choice(["Wien", "Linz, Nord", "Graz"], ROWS)
+    day = np.datetime64("2020-01-01") + random.integers(0, 1000, ROWS)
+    flag = random.choice(["true", "false"], ROWS)
+    value = 2 * size + (city == "Wien") + (day > np.datetime64("2021-06-01")) + (flag == "true")
+    table = {
+        "id": [f"user{i}" for i in range(ROWS)],
+        "size": [f"{v:.3f}" for v in size],
+        "city": city,
+        "day": day,
+        "flag": flag,
+    }
+    table = {name: [str(v) for v in column] for name, column in table.items()}
+    for place, name in enumerate(("size", "city", "day", "flag")):
+        table[name][place::17] = ["" for _ in table[name][place::17]]
+    return table | {
+        "label": ["high" if v > 1.5 else "low" for v in value],
+        "price": [f"{v * 100 + 1000:.2f}" for v in value],
+    }
+
+
+def write_table(path, table):
+    lines = [list(table), *zip(*table.values(), strict=True)]
+    path.write_text("".join(",".join(f'"{cell}"' if "," in cell else cell for cell in line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    needed("pandas")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def train_table(folder):
+    def run(table, *options, target="label"):
+        write_table(folder / "data.csv", table)
+        fast = ("--epochs", "12", "--hidden", "16")
+        return cli.main(["train", "data.csv", "--target", target, *fast, *options])
+
+    return run
+
+
+def read_predictions(folder):
+    lines = (folder / "out.csv").read_text().splitlines()
+    return lines[0], [line.split(",") for line in lines[1:]]
+
+
+def features_by_hand(table):
+    """What Encoder should make of the table, from the sentences in docs/tables.md."""
+    net = fn.load("data.safetensors")
+    columns = {column.name: column for column in tables.Encoder.of(net).columns}
+    days = [np.datetime64(v).astype(int) if v else columns["day"].fill for v in table["day"]]
+    x = [[float(v) if v else columns["size"].fill for v in table["size"]]]
+    x += [
+        [(v or columns["city"].categories[int(columns["city"].fill)]) == c for v in table["city"]]
+        for c in ("Graz", "Linz, Nord", "Wien")
+    ]
+    x.append(days)
+    for length, offset in (("year", None), (7, 3), (1, 0)):
+        share = []
+        for d in days:
+            if length == "year":
+                start = np.datetime64(int(np.floor(d)), "D").astype("M8[Y]")
+                first, after = (int(y.astype("M8[D]").astype(int)) for y in (start, start + 1))
+                share.append((d - first) / (after - first))
+            else:
+                share.append((d + offset) % length / length)
+        x += [np.sin(2 * np.pi * np.array(share)), np.cos(2 * np.pi * np.array(share))]
+    x += [
+        [(v or columns["flag"].categories[int(columns["flag"].fill)]) == c for v in table["flag"]]
+        for c in ("false", "true")
+    ]
+    return np.array([np.asarray(column, dtype=np.float64) for column in x]).T
+
+
+def test_a_table_of_classes_from_training_to_prediction(train_table, folder, capsys):
+    table = rows_of_a_table()
+    del table["price"]
+    assert train_table(table, "--epochs", "60") == 0
+    output = capsys.readouterr().out
+    for words in (
+        "120 rows: 86 train, 10 validate, 24 test",
+        "target 'label': classification, 2 classes (high, low)",
+        "city  category  3 values (Graz, Linz, Nord, Wien); missing: ",
+        "day   date ",
+        "not used: 'id' is text with 96 different values in 96 rows",
+        "epochs 60",
+        "model saved in data.safetensors",
+    ):
+        assert words in output
+    assert float(re.search(r"test accuracy ([\d.]+) on 24 samples", output)[1]) > 0.75
+    assert cli.main(["predict", "data.safetensors", "data.csv", "-o", "out.csv"]) == 0
+    header, rows = read_predictions(folder)
+    assert header == "prediction,probability_high,probability_low"
+    net = fn.load("data.safetensors")
+    expected = net.predict_proba(features_by_hand(table))
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], dtype=np.float32), expected)
+    assert [row[0] for row in rows] == [("high", "low")[i] for i in expected.argmax(axis=1)]
+    capsys.readouterr()
+    assert cli.main(["evaluate", "data.safetensors", "data.csv"]) == 0
+    share = np.mean([row[0] == label for row, label in zip(rows, table["label"], strict=True)])
+    assert capsys.readouterr().out.startswith(f"accuracy {share:.4f} on 120 samples, cross-entropy ")
+    assert cli.main(["diagnose", "data.safetensors", "data.csv"]) == 0
+    assert "Dense(16)" in capsys.readouterr().out
+
+
+def test_a_regression_is_saved_in_the_units_of_its_target(train_table, folder, capsys):
+    table = rows_of_a_table()
+    del table["label"]
+    assert (
+        train_table(table, "--epochs", "80", "--batch-size", "16", "--learning-rate", "0.01", "--quiet", target="price")
+        == 0
+    )
+    words = capsys.readouterr().out.replace(",", "").split()
+    assert float(words[4]) > 0.5  # R^2
+    assert cli.main(["predict", "data.safetensors", "data.csv", "--out", "out.csv"]) == 0
+    header, rows = read_predictions(folder)
+    assert header == "prediction"
+    predicted = np.array([float(row[0]) for row in rows])
+    np.testing.assert_array_equal(
+        predicted.astype(np.float32), fn.load("data.safetensors").predict(features_by_hand(table))[:, 0]
+    )
+    price = np.array([float(v) for v in table["price"]])
+    capsys.readouterr()
+    assert cli.main(["evaluate", "data.safetensors", "data.csv"]) == 0
+    mse = float(capsys.readouterr().out.replace(",", "").split()[1])
+    assert mse == pytest.approx(np.mean((predicted - price) ** 2), rel=1e-4)
+    assert mse < 0.5 * price.var()
+
+
+def test_the_same_seed_gives_the_same_file_and_another_one_does_not(train_table, folder):
+    files = []
+    for options in (["--seed", "3", "--threads", "1"], ["--seed", "3", "--threads", "2"], ["--seed", "4"]):
+        assert train_table(rows_of_a_table(), "--quiet", "--out", "sub/net.safetensors", *options) == 0
+        files.append((folder / "sub/net.safetensors").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_every_class_is_trained_and_has_its_share_of_the_test(train_table, capsys):
+    table = rows_of_a_table()
+    table["label"] = ["a"] * 80 + ["b"] * 39 + ["only once"]
+    assert train_table(table, "--test-share", "0.5") == 0
+    assert "3 classes (a, b, only once)" in capsys.readouterr().out
+    table["label"][1::5] = [""] * 24
+    assert train_table(table, "--test-share", "0") == 0
+    output = capsys.readouterr().out
+    assert "96 rows: 86 train, 10 validate, 0 test; 24 row(s) without 'label' left out" in output
+    assert "no test samples" in output
+
+
+def test_columns_and_categories_that_come_later(train_table, folder, capsys):
+    table = rows_of_a_table()
+    assert train_table(table, "--quiet") == 0
+    one = {
+        "price": ["1000"],
+        "more": ["x"],
+        "flag": ["maybe"],
+        "city": ["Paris"],
+        "size": [""],
+        "day": ["2024-02-29 12:00"],
+    }
+    write_table(folder / "new.csv", one)
+    assert cli.main(["predict", "data.safetensors", "new.csv", "-o", "out.csv"]) == 0
+    net = fn.load("data.safetensors")
+    encoder = tables.Encoder.of(net)
+    x = encoder.encode(tables.read("new.csv"))
+    assert [v for v, name in zip(x[0], encoder.features, strict=True) if name.startswith(("city=", "flag="))] == [0] * 5
+    np.testing.assert_array_equal(
+        np.array(read_predictions(folder)[1][0][1:], dtype=np.float32), net.predict_proba(x)[0]
+    )
+    capsys.readouterr()
+    for change, sentence in (
+        ({"city": None}, "the table has no column 'city'"),
+        ({"size": ["big"]}, "column 'size', row 1: 'big' is not a finite number."),
+        ({"size": ["inf"]}, "column 'size', row 1: 'inf' is not a finite number."),
+        ({"day": ["tomorrow"]}, "column 'day', row 1: 'tomorrow' is not a date"),
+    ):
+        write_table(folder / "new.csv", {name: v for name, v in (one | change).items() if v})
+        assert cli.main(["predict", "data.safetensors", "new.csv"]) == 2
+        assert sentence in sentence_of(capsys)
+    write_table(folder / "new.csv", one)
+    assert cli.main(["evaluate", "data.safetensors", "new.csv"]) == 2
+    assert "no column 'label'" in sentence_of(capsys)
+    write_table(folder / "new.csv", one | {"label": ["middle"]})
+    assert cli.main(["evaluate", "data.safetensors", "new.csv"]) == 2
+    assert "has the class 'middle', but the model knows 'high', 'low'" in sentence_of(capsys)
+    assert cli.main(["evaluate", "data.safetensors", "data.csv", "--target", "price"]) == 2
+    assert "trained on 'label', not 'price'" in sentence_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty"),
+        (b"a,y\n", "has no rows"),
+        (b"a,y\n1,2\n", "has 1 row(s) with a 'y'; at least 10 are needed"),
+        (b"a,why\n1,2\n", "no column 'y'"),
+        (b"a,Y\n1,2\n", "no column 'y'. It has 'a', 'Y'"),
+        (b"a,y\n1,\n2,\n", "has 0 row(s) with a 'y'"),
+        (b"a,y\n" + b"1,x\n2,x\n" * 9, "the target 'y' has 1 class, 'x'"),
+        (b"a,y\n" + b"1,u\n1,v\n" * 9, "no column can be used as a feature: 'a' has one value, 1"),
+        (b"y\n" + b"u\nv\n" * 9, "no column can be used as a feature: there is none"),
+        (b"a,y\n" + b"1,u\ninf,v\n" * 9, "column 'a', row 2: 'inf' is not a finite number"),
+        (b"a,a,y\n1,2,3\n", "more than one column 'a'"),
+        (b"a,y\n\xfc,1\n", "is not UTF-8 text"),
+        (b"a,y\n1,2,3\n", "the first row has more"),
+        (b"\x00\x01\x02", "has no"),
+    ],
+)
+def test_tables_that_cannot_be_used(content, sentence, folder, capsys):
+    (folder / "data.csv").write_bytes(content)
+    assert cli.main(["train", "data.csv", "--target", "y"]) == 2
+    assert sentence in sentence_of(capsys)
+    assert not list(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "data.csv"], "--target is needed"),
+        (["train", "digits", "--target", "y"], "--target names a column of a table"),
+        (["train", "data.csv", "--target", "label", "--test-share", "1"], "--test-share"),
+        (["train", ".", "--target", "y"], "cannot read .: Is a directory"),
+        (["train", "missing.parquet", "--target", "y"], "cannot read missing.parquet: No such file"),
+        (["predict", "missing.safetensors", "data.csv"], "cannot read missing.safetensors: No such file"),
+        (["predict", ".", "data.csv"], "cannot read .: "),
+        (["predict", "data.csv", "data.csv"], "data.csv: not a fastnn model"),
+        (["inspect", "data.csv"], "data.csv: not a fastnn model"),
+        (["evaluate", "plain.safetensors", "data.csv"], "--target is needed"),
+        (["predict", "plain.safetensors", "data.csv"], "has 7 columns, but the net has 3 inputs"),
+        (["predict", "strange.safetensors", "data.csv"], "preprocessing does not fit: 1 names, 0 kinds, 0 fills"),
+    ],
+)
+def test_wrong_usage_of_tables(arguments, sentence, folder, capsys):
+    write_table(folder / "data.csv", rows_of_a_table())
+    net = fn.Sequential([fn.Dense(2)], 3)
+    net.save("plain.safetensors")
+    net._attachments = tables._pack("feature_names", ["a"]) | tables._pack("preprocess.kinds", [])
+    net.save("strange.safetensors")
+    assert cli.main(arguments) == 2
+    assert sentence in sentence_of(capsys)
+
+
+def test_a_missing_package_is_named(folder, monkeypatch, capsys):
+    write_table(folder / "data.csv", rows_of_a_table())
+    (folder / "data.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert cli.main(["train", "data.parquet", "--target", "label"]) == 1
+    assert "pip install pyarrow" in sentence_of(capsys)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert cli.main(["train", "data.csv", "--target", "label"]) == 1
+    assert "pip install 'fastnn-cpu[cli]'" in sentence_of(capsys)
+
+
+def test_numbers_that_differ_by_less_than_float32_can_hold(train_table, folder, capsys):
+    table = rows_of_a_table()
+    table["size"] = [f"{10**9 + i % 7}" for i in range(ROWS)]
+    assert train_table(table) == 0
+    assert fn.load("data.safetensors").dtype == np.float64
+    table["size"] = [f"{10**30 + 10**29 * (i % 7)}" for i in range(ROWS)]
+    assert train_table(table) == 0
+    assert "float64" in capsys.readouterr().out
+
+
+def test_inspect_shows_everything(train_table, capsys):
+    assert train_table(rows_of_a_table(), "--quiet") == 0
+    capsys.readouterr()
+    assert cli.main(["inspect", "data.safetensors"]) == 0
+    output = capsys.readouterr().out
+    net = fn.load("data.safetensors")
+    for name, view in net.parameters().items():
+        line = next(line for line in output.splitlines() if line.startswith(f"{name} "))
+        assert f"{np.linalg.norm(view.astype(float)):.4g}" in line.split()
+    assert "preprocessing: 5 columns, 14 features" in output
+    assert "target 'label': classification, 2 classes (high, low)" in output
+
+
+def test_models_without_preprocessing_take_plain_columns(folder, capsys):
+    net = fn.Sequential([fn.Dense(2)], 3, seed=1)
+    net.save("plain.safetensors")
+    x = np.random.default_rng(0).normal(size=(5, 3)).round(3)
+    write_table(folder / "x.csv", {name: [str(v) for v in column] for name, column in zip("abc", x.T, strict=True)})
+    np.savez("x.npz", x=x)
+    for data in ("x.csv", "x.npz"):
+        assert cli.main(["predict", "plain.safetensors", data, "-o", "out.csv"]) == 0
+        header, rows = read_predictions(folder)
+        assert header == "prediction_0,prediction_1"
+        np.testing.assert_array_equal(np.array(rows, dtype=np.float32), net.predict(x))
+    (folder / "x.csv").write_text("a,b,c\n1,2,3\n1,,3\n")
+    capsys.readouterr()
+    assert cli.main(["predict", "plain.safetensors", "x.csv"]) == 2
+    assert "column 'b', row 2 has no value" in sentence_of(capsys)
+
+
+def test_labels_of_arrays_have_their_names(train, samples, tmp_path, capsys):
+    assert train(samples | {"y": np.array(["no", "yes"])[samples["y"]]}, "--quiet") == 0
+    assert cli.main(["predict", "data.safetensors", "data.npz", "-o", "out.csv"]) == 0
+    header, rows = read_predictions(tmp_path)
+    assert header == "prediction,probability_no,probability_yes"
+    share = np.mean([row[0] == ("no", "yes")[label] for row, label in zip(rows, samples["y"], strict=True)])
+    capsys.readouterr()
+    assert cli.main(["evaluate", "data.safetensors", "data.npz"]) == 0
+    assert f"accuracy {share:.4f} on 200 samples" in capsys.readouterr().out
+    np.savez(tmp_path / "numbers.npz", **samples)
+    assert cli.main(["evaluate", "data.safetensors", "numbers.npz"]) == 2
+    assert "y has the label '0', which is not among the model's classes" in sentence_of(capsys)
+
+
+def test_ctrl_c_leaves_a_usable_model(folder, capsys):
+    write_table(folder / "data.csv", rows_of_a_table())
+
+    def interrupt():
+        deadline = time.monotonic() + 60
+        while signal.getsignal(signal.SIGINT) is before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    options = ("--epochs", "1000000", "--patience", "1000000", "--hidden", "8", "--quiet")
+    assert cli.main(["train", "data.csv", "--target", "label", *options]) == 130
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is before
+    captured = capsys.readouterr()
+    assert captured.err == "fastnn: error: interrupted\n"
+    assert "model saved in data.safetensors" in captured.out
+    assert cli.main(["evaluate", "data.safetensors", "data.csv"]) == 0
+
+
+def test_predictions_that_nobody_reads(train_table, folder):
+    assert train_table(rows_of_a_table(), "--quiet") == 0
+    command = subprocess.Popen(
+        [sys.executable, "-m", "fastnn", "predict", "data.safetensors", "data.csv"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    command.stdout.close()
+    assert command.stderr.read() == ""
+    command.stderr.close()
+    assert command.wait() == 1

@@ -28,6 +28,8 @@ static const char utf8_suffix[] = ".utf8", offsets_suffix[] = ".offsets";
 static const family families[] = {
     STRINGS("class_names", false, false),
     STRINGS("feature_names", false, false),
+    STRINGS("target_name", false, false),
+    STRINGS("preprocess.kinds", false, false),
     {"preprocess.mean", "", false, FNN_FLOAT64, VECTOR, false, FNN_FINITE, false},
     {"preprocess.scale", "", false, FNN_FLOAT64, VECTOR, false, FNN_DIVISOR, false},
     {"preprocess.fill", "", false, FNN_FLOAT64, VECTOR, false, FNN_FINITE, false},

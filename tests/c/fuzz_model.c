@@ -431,7 +431,7 @@ static const char *const records[] = {
 };
 static const char *const names[] = {
     "0.weight", "0.bias", "1.weight", "1.gamma", "0.mean", "0.scale", "1.running_var", "class_names.utf8",
-    "class_names.offsets", "feature_names.offsets", "preprocess.mean", "preprocess.scale", "preprocess.categories.0.utf8",
+    "class_names.offsets", "feature_names.offsets", "target_name.utf8", "preprocess.kinds.offsets", "preprocess.mean", "preprocess.scale", "preprocess.categories.0.utf8",
     "preprocess.categories.0.offsets", "preprocess.categories..utf8", "callback.a", "callback.", "trainer.state",
     "trainer.outputs", "history.values", "history.names.utf8", "history.names.offsets", "optimizer.momentum.0.weight",
     "optimizer.second_moment.0.weight", "optimizer.momentum.9.weight", "../x", "a/b", "", "__metadata__", ".",
@@ -823,7 +823,8 @@ static void fit_tensors(void)
     size_t kept = 0;
     for (size_t i = 0; i < d.n_entries; i++) {
         part name = d.entries[i].name;
-        bool attached = starts(name, "class") || starts(name, "feature") || starts(name, "preprocess"),
+        bool attached = starts(name, "class") || starts(name, "feature") || starts(name, "target") ||
+                        starts(name, "preprocess"),
              of_training = starts(name, "history") || starts(name, "trainer") || starts(name, "callback");
         if (attached || (checkpoint && of_training) || needed(net, name, checkpoint))
             d.entries[kept++] = d.entries[i];

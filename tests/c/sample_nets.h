@@ -7,7 +7,7 @@
 #include "fastnn.h"
 #include "fnn_internal.h"
 
-enum { SAMPLE_INPUTS = 4, SAMPLE_ROWS = 6, MOST_SAMPLE_LAYERS = 12, MOST_ATTACHMENTS = 16 };
+enum { SAMPLE_INPUTS = 4, SAMPLE_ROWS = 6, MOST_SAMPLE_LAYERS = 12, MOST_ATTACHMENTS = 20 };
 
 /* What is done to the net after it was made. */
 typedef enum sample_use { USE_NOTHING, USE_FREEZE, USE_SGD, USE_MOMENTUM, USE_RMSPROP, USE_ADAM } sample_use;
@@ -164,6 +164,10 @@ static size_t sample_attachments(fnn_attachment attachments[MOST_ATTACHMENTS], c
         {"class_names.offsets", FNN_INT64, 4, 0, three},
         {"feature_names.utf8", FNN_UINT8, 4, 0, names},
         {"feature_names.offsets", FNN_INT64, 4, 0, four},
+        {"target_name.utf8", FNN_UINT8, 6, 0, names},
+        {"target_name.offsets", FNN_INT64, 2, 0, three},
+        {"preprocess.kinds.utf8", FNN_UINT8, 13, 0, names},
+        {"preprocess.kinds.offsets", FNN_INT64, 5, 0, four},
         {"preprocess.mean", FNN_FLOAT64, 4, 0, numbers},
         {"preprocess.scale", FNN_FLOAT64, 4, 0, numbers},
         {"preprocess.fill", FNN_FLOAT64, 4, 0, numbers + 4},
@@ -177,7 +181,7 @@ static size_t sample_attachments(fnn_attachment attachments[MOST_ATTACHMENTS], c
         {"callback.0.best", FNN_INT64, 4, 0, four},
         {"callback.1", FNN_FLOAT32, 1, 3, outputs},
     };
-    enum { OF_A_MODEL = 9, ALL = sizeof all / sizeof *all };
+    enum { OF_A_MODEL = 13, ALL = sizeof all / sizeof *all };
     size_t n = !s->attached ? 0 : s->contents == FNN_CHECKPOINT ? ALL : OF_A_MODEL;
     memcpy(attachments, all, n * sizeof *all);
     return n;

@@ -72,6 +72,11 @@ def small(**options):
     return fn.Sequential(layers, INPUTS, seed=7, **options)
 
 
+def table_net():
+    """A number, a date as seven features, and two categories; one output."""
+    return fn.Sequential([fn.Dense(4, "relu"), fn.Dense(1)], 10, seed=5)
+
+
 def files():
     """name -> (net, contents, attachments)"""
     checkpoint = {
@@ -88,12 +93,20 @@ def files():
         "preprocess.fill": np.array([0.0, 0, 0, -1]),
         **strings("preprocess.categories.1", ["red", "gr\u00fcn"]),
     }
+    table = {
+        **strings("feature_names", ["size", "day", "colour"]),
+        **strings("preprocess.kinds", ["number", "date", "category"]),
+        "preprocess.fill": np.array([1.5, 19000.25, 1]),
+        **strings("preprocess.categories.2", ["gr\u00fcn", "red"]),
+        **strings("target_name", ["price, \u20ac"]),
+    }
     return {
         "all-layers": (trained(all_layers("float32"), fn.Adam(1e-2)), "model", {}),
         "all-layers-float64": (trained(all_layers("float64"), fn.SGD(0.1)), "model", {}),
         "folded": (trained(small(), fn.SGD(0.1)).fold(), "model", {}),
         "folded-float64": (trained(small(dtype="float64"), fn.SGD(0.1)).fold(), "model", {}),
         "attachments": (trained(small(), fn.SGD(0.1)), "model", attached),
+        "table": (table_net(), "model", table),
         "untrained": (fn.Sequential([fn.Standardize(), fn.Dense(2)], INPUTS), "model", {}),
         "checkpoint-momentum": (trained(small(), fn.SGD(0.1, momentum=0.9)), "checkpoint", checkpoint),
         "checkpoint-rmsprop-float64": (trained(small(dtype="float64"), fn.RMSprop(1e-2)), "checkpoint", {}),
@@ -102,8 +115,8 @@ def files():
 
 
 def main():
-    x = data()[0][:5]
     for name, (net, contents, attachments) in files().items():
+        x = np.resize(data()[0], (5, net.input_size))
         path = FOLDER / f"{fn.__version__}-{name}.safetensors"
         if path.exists():
             continue
