@@ -1,7 +1,7 @@
 # The verbs of the project. PYTHON, CC and VENV choose the interpreter, the compiler and the virtual environment.
 .DEFAULT_GOAL := help
 .PHONY: help run dev build test test-long test-isa test-export-aarch64 asan-python bench bench-compare bench-estimators bench-export lint \
-	format wheel clean
+	format docs wheel clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -116,6 +116,19 @@ format: $(VENV)/.tools ## Lay out all sources
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(C_FILES)
+
+# The tutorial's pictures are what its code draws.
+docs: build $(VENV)/.docs ## Build the documentation into build/docs; warnings are errors
+	@rm -rf build/docs
+	@mkdir -p build/figures
+	cd build/figures && $(abspath $(BIN))/python ../../tests/pages.py docs/tutorial.md
+	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
+	@echo "documentation: build/docs/index.html"
+
+$(VENV)/.docs: $(VENV)/.installed
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], \
+		sep="\n")' | $(PIP) -r /dev/stdin
+	@touch $@
 
 wheel: $(VENV)/.installed ## Build sdist and wheel into dist/
 	$(BIN)/python -m build

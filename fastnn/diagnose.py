@@ -54,7 +54,7 @@ class LayerRecord(Declaration):
         Share of the units whose activation is 0 on all rows. None: the layer has no activation, or a Softmax, or its
         activation is the last one and fused with the loss, whose gradient does not pass through it.
     saturated : float or None
-        Share of the units with |f'(z)| < 1e-3 on more than half of the rows, f being the activation and z its input.
+        Share of the units with ``|f'(z)| < 1e-3`` on more than half of the rows; f is the activation and z its input.
     gradient_norm : float or None
         Of the weight matrix of a Dense layer: Euclidean norm of the gradient of the mean loss, without penalties. None:
         the layer has no weights, or frozen ones.
@@ -327,8 +327,8 @@ def diagnose(
         shrinking     standard deviation of the output of the last hidden Dense layer / of the first one < 1e-3
         growing       the same > 1e3
         dead          at least half of the units of an activation are 0 on all rows and flat there
-        saturated     at least half of the units of an activation have |f'(z)| < 1e-3 on more than half of the rows; not
-                      said of ReLU and LeakyReLU, which are flat on one side on purpose
+        saturated     at least half of the units of an activation have ``|f'(z)| < 1e-3`` on more than half of the rows;
+                      not said of ReLU and LeakyReLU, which are flat on one side on purpose
         symmetric     at least half of the units of a hidden Dense layer have a double that training cannot tell apart
         ============  ==============================================================================================
 

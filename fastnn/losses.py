@@ -81,7 +81,7 @@ class MAE(Loss):
 
 
 class Huber(Loss):
-    """``r**2 / 2`` for |r| <= delta, else ``delta (|r| - delta / 2)``, with r = z - t.
+    """``r**2 / 2`` where ``|r| <= delta``, else ``delta (|r| - delta / 2)``, with r = z - t.
 
     Parameters
     ----------

@@ -1,12 +1,8 @@
 """Diagnosis: its numbers against formulas in float64, the sick nets it must find, the healthy ones it must not."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import reference
-from optional import needed
 from test_gradients import ACTIVATIONS, central_differences, make_batch, make_net, training_loss
 
 import fastnn as fn
@@ -361,20 +357,3 @@ def test_bad_input_is_named():
         fn.diagnose(net, x, y[1:])
     with pytest.raises(ValueError, match="BatchNorm needs at least 2 rows"):
         fn.diagnose(HEALTHY["BatchNorm"](), x, y, max_rows=1)
-
-
-# ---- the page ----
-
-
-def test_the_page_runs_and_shows_what_is_printed(tmp_path, monkeypatch, capsys):
-    needed("matplotlib")
-    monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parents[1] / "docs/diagnosis.md"
-    text = page.read_text(encoding="utf-8")
-    namespace: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(block, str(page), "exec"), namespace)
-    printed, (shown,) = capsys.readouterr().out, re.findall(r"```\n( +layer.*?)```", text, re.DOTALL)
-    assert printed.split()[:6] == shown.split()[:6] == ["layer", "mean", "std", "dead", "saturated", "gradient"]
-    assert re.findall(r"^\w+: .*", printed, re.MULTILINE)[:2] == re.findall(r"^\w+: .*", shown, re.MULTILINE)
-    assert {path.name for path in tmp_path.iterdir()} >= {"activations.png", "gradients.png", "diagnostics.png"}

@@ -1,8 +1,10 @@
 """The estimators beside scikit-learn's MLP, and what they have beyond it."""
 
 import copy
+import importlib
 import pickle
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -372,6 +374,23 @@ def test_divergence_with_early_stopping_keeps_the_best_weights():
         model.set_params(early_stopping=False).fit(X, SCORES)
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_an_interrupted_fit_warns_and_leaves_a_usable_net(members):
+    calls = []
+
+    def loss(outputs, y):
+        calls.append(len(y))
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return half_squared_error(outputs, y)
+
+    model = FastNNRegressor(loss, **FULL, n_ensemble=members)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(X, SCORES)
+    assert model.n_iter_ in range(1, 8)
+    assert np.isfinite(model.predict(X)).all()
+
+
 # ---- what goes in and comes out ----
 
 
@@ -696,6 +715,15 @@ def test_bad_data():
         FastNNRegressor(batch_norm=True).fit(X[:1], SCORES[:1])
     with pytest.raises(ValueError, match=re.escape("y[")):
         FastNNRegressor("poisson").fit(X, SCORES)
+
+
+def test_without_scikit_learn_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.delitem(sys.modules, "fastnn.sklearn")
+    with pytest.raises(
+        ImportError, match=re.escape("fastnn.sklearn needs sklearn, which is not installed: pip install")
+    ):
+        importlib.import_module("fastnn.sklearn")
 
 
 def test_what_does_not_fit_the_fitted_net():
