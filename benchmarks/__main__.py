@@ -9,7 +9,7 @@ from . import compare, machine, native, report, sections
 from .engines import ENGINES
 from .results import Results
 from .runner import Suite
-from .workloads import GRID, PREDICTIONS, SIZES, WORKLOADS
+from .workloads import GRID, MANY, PREDICTIONS, SIZES, WORKLOADS
 
 RESULTS = native.ROOT / "benchmarks" / "results"
 ROUNDS_OF_COMPARE = 3  # of each launch
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     two = commands.add_parser("compare", help="what a change did, with its noise")
     two.add_argument("a", help="a git revision, or a results folder")
     two.add_argument("b", help="another one")
-    works = [work.name for work in (*WORKLOADS, *SIZES, *GRID, *PREDICTIONS)]
+    works = [work.name for work in (*WORKLOADS, *SIZES, *GRID, *PREDICTIONS, *MANY)]
     for command in (run, two):
         command.add_argument("--works", type=names(works), default=[], help="what is timed (default: all)")
         command.add_argument("--core", type=int, help="for one thread (default: the last one that may be used)")

@@ -9,6 +9,7 @@ from .markdown import MISSING, microseconds
 from .results import Results, Subject
 from .sections import accuracy, busy, products, scaling
 from .workloads import BY_NAME, PREDICTIONS, WORKLOADS
+from .workloads import MANY as MANY_NETS
 
 OWN, FOLDED, FROM_C, FLOOR = Subject("fastnn"), Subject("fastnn_folded"), Subject("fastnn_c"), Subject("floor")
 TORCH = Subject("torch_eager")
@@ -125,12 +126,12 @@ def worst(section: str, cases: Callable[[str], bool], numerator: Subject, denomi
     return measure
 
 
-def scaled(case: str) -> Measure:
+def scaled(case: str, section: str = "scaling") -> Measure:
     """By all cores."""
 
     def measure(results: Results) -> Reached | None:
-        most = max((s.threads for s in results.subjects("scaling")), default=1)
-        ratio = results.ratio("scaling", case, OWN, replace(OWN, threads=most)) if most > 1 else None
+        most = max((s.threads for s in results.subjects(section)), default=1)
+        ratio = results.ratio(section, case, OWN, replace(OWN, threads=most)) if most > 1 else None
         return Reached(ratio.median, ratio.best, f"{most} threads") if ratio else None
 
     return measure
@@ -274,6 +275,11 @@ GOALS: list[Goal] = [
     *(
         Goal(f"`{work}`, all cores", bound, "x", scaled(work), "one thread")
         for work, bound in (("lecture", 1.95), ("large", 1.9), ("chains", 1.9), ("mnist", 1.65), ("tabular", 1.45))
+    ),
+    *(Goal(f"{many.name}, all cores", 1.8, "x", scaled(many.name, "many"), "one thread") for many in MANY_NETS),
+    *(
+        Goal(f"{many.name}, one thread", 30, "x", quicker("many", many.name, OWN, than(TORCH)), "a loop over PyTorch's")
+        for many in MANY_NETS
     ),
     Goal("any size, more threads", 1, "x", never_slower, "one thread"),
     *(

@@ -127,6 +127,15 @@ class Product:
         return 2 * self.m * self.n * self.k
 
 
+@dataclass(frozen=True)
+class Many:
+    """`members` nets of one workload, each from its own weights; a step is an epoch of all of them."""
+
+    name: str
+    members: int
+    work: Workload
+
+
 def products_of(work: Workload) -> list[Product]:
     found = []
     for layer, (inputs, outputs) in enumerate(work.shapes):
@@ -170,6 +179,8 @@ PREDICTIONS = [
     Workload("10000 rows of 784-512-512-10", (784, 512, 512, 10), 10_000),
 ]
 
+MANY = [Many("64 nets 8-32-32-1", 64, Workload("one of many", (8, 32, 32, 1), 32, loss="mse", rows=2000))]
+
 PRODUCTS = [product for work in WORKLOADS for product in products_of(work)]
 
-BY_NAME = {entry.name: entry for entry in (*WORKLOADS, *SIZES, *GRID, *PREDICTIONS, *PRODUCTS)}
+BY_NAME = {entry.name: entry for entry in (*WORKLOADS, *SIZES, *GRID, *PREDICTIONS, *MANY, *PRODUCTS)}

@@ -52,11 +52,12 @@ class Declaration:
             if name in given:
                 raise TypeError(f"{cls} got two values for the argument {name!r}.")
             given[name] = value
-        values = {**self._fields, **given}
-        for name, value in values.items():
-            if value is _REQUIRED:
-                raise TypeError(f"{cls} needs the argument {name!r}.")
-        self.__dict__.update(values)
+        if len(given) < len(self._fields):
+            given = {**self._fields, **given}
+            for name, value in given.items():
+                if value is _REQUIRED:
+                    raise TypeError(f"{cls} needs the argument {name!r}.")
+        self.__dict__.update(given)
         self.__post_init__()
 
     def __post_init__(self) -> None:

@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from . import Sequential
 from ._declare import _closest, choice
+from ._strings import pack, unpack
 
 __all__ = ["Column", "Encoder", "Target", "class_names", "find_columns", "read", "require_columns", "set_class_names"]
 
@@ -535,16 +535,16 @@ class Encoder:
     def attach(self, net: Sequential) -> None:
         """Store it beside the net: `Sequential.save` writes it, copies and folded nets have it."""
         attachments = {
-            **_pack("feature_names", [column.name for column in self.columns]),
-            **_pack("preprocess.kinds", [column.kind for column in self.columns]),
+            **pack("feature_names", [column.name for column in self.columns]),
+            **pack("preprocess.kinds", [column.kind for column in self.columns]),
             "preprocess.fill": np.array([column.fill for column in self.columns]),
-            **_pack("target_name", [self.target]),
+            **pack("target_name", [self.target]),
         }
         for place, column in enumerate(self.columns):
             if column.kind == "category":
-                attachments |= _pack(f"preprocess.categories.{place}", column.categories)
+                attachments |= pack(f"preprocess.categories.{place}", column.categories)
         if self.classes is not None:
-            attachments |= _pack("class_names", self.classes)
+            attachments |= pack("class_names", self.classes)
         net._attachments = attachments
 
     @classmethod
@@ -561,13 +561,13 @@ class Encoder:
             return None
         if "preprocess.kinds.offsets" not in stored:
             raise ValueError("the model's preprocessing is not that of a table: it names no kinds of columns.")
-        names, kinds = _unpack(stored, "feature_names"), _unpack(stored, "preprocess.kinds")
-        fill, target = stored.get("preprocess.fill", np.empty(0)), _unpack(stored, "target_name")
+        names, kinds = _names(stored, "feature_names"), _names(stored, "preprocess.kinds")
+        fill, target = stored.get("preprocess.fill", np.empty(0)), _names(stored, "target_name")
         _demand(len(names) == len(kinds) == len(fill) > 0, f"{len(names)} names, {len(kinds)} kinds, {len(fill)} fills")
         _demand(len(set(names)) == len(names), "a name stands twice")
         _demand(len(target) == 1, f"{len(target)} names of the target")
         columns = tuple(
-            _checked(Column(name, kind, float(value), tuple(_unpack(stored, f"preprocess.categories.{place}"))))
+            _checked(Column(name, kind, float(value), tuple(_names(stored, f"preprocess.categories.{place}"))))
             for place, (name, kind, value) in enumerate(zip(names, kinds, fill, strict=True))
         )
         encoder = cls(columns, target[0], class_names(net))
@@ -620,7 +620,7 @@ def class_names(net: Sequential) -> tuple[str, ...] | None:
     """
     if "class_names.offsets" not in net._attachments:
         return None
-    names = tuple(_unpack(net._attachments, "class_names"))
+    names = tuple(_names(net._attachments, "class_names"))
     classes = max(net.output_size, 2)
     if len(names) != classes or len(set(names)) != classes:
         raise ValueError(f"the model names {len(set(names))} different classes, but its net has {classes}.")
@@ -629,20 +629,9 @@ def class_names(net: Sequential) -> tuple[str, ...] | None:
 
 def set_class_names(net: Sequential, names: Iterable[str]) -> None:
     """Store the names of the classes beside a net."""
-    net._attachments = {**net._attachments, **_pack("class_names", list(names))}
+    net._attachments = {**net._attachments, **pack("class_names", list(names))}
 
 
-def _pack(name: str, texts: Sequence[str]) -> dict[str, Array]:
-    """Strings as docs/model-file.md stores them."""
-    encoded = [text.encode() for text in texts]
-    arrays: dict[str, Array] = {f"{name}.offsets": np.cumsum([0, *map(len, encoded)], dtype=np.int64)}
-    if any(encoded):
-        arrays[f"{name}.utf8"] = np.frombuffer(b"".join(encoded), np.uint8)
-    return arrays
-
-
-def _unpack(stored: Mapping[str, Array], name: str) -> list[str]:
+def _names(stored: Mapping[str, Array], name: str) -> list[str]:
     """Strings that the reader of the file has checked; none if they are not there."""
-    offsets = stored.get(f"{name}.offsets", np.zeros(1, np.int64))
-    text = stored.get(f"{name}.utf8", np.empty(0, np.uint8)).tobytes()
-    return [text[a:b].decode() for a, b in pairwise(offsets)]
+    return unpack(name, stored) or []

@@ -240,12 +240,12 @@ def test_every_section_and_engine_of_the_lists_exists():
 
 def test_the_suite_runs_from_end_to_end(tmp_path):
     subprocess.run(
-        [sys.executable, "-m", "benchmarks", "run", "--quick", "--only", "machine,steps,grid,accuracy"]
+        [sys.executable, "-m", "benchmarks", "run", "--quick", "--only", "machine,steps,grid,many,accuracy"]
         + [
             "--engines",
             "fastnn,numpy_mlp,sklearn_mlp",
             "--works",
-            "tiny,8 wide 4 rows",
+            "tiny,8 wide 4 rows,64 nets 8-32-32-1",
             "--out",
             str(tmp_path),
             "--name",
@@ -261,7 +261,14 @@ def test_the_suite_runs_from_end_to_end(tmp_path):
     for subject in (OWN, PEER, FLOOR):
         assert all(0 < sample < 10 for samples in results.rounds("steps", "tiny", subject) for sample in samples)
     text = (tmp_path / "trial/results.md").read_text(encoding="utf-8")
-    for heading in ("## Goals", "## Machine", "## Training steps", "## Grid of widths", "## Time to accuracy"):
+    for heading in (
+        "## Goals",
+        "## Machine",
+        "## Training steps",
+        "## Grid of widths",
+        "## Many nets",
+        "## Time to accuracy",
+    ):
         assert heading in text
     assert "`tiny` step | ≥ 15x the best peer" in text
     assert "MNIST was left out" in text

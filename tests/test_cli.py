@@ -12,7 +12,7 @@ import pytest
 from optional import needed
 
 import fastnn as fn
-from fastnn import cli, tables
+from fastnn import _strings, cli, tables
 from fastnn.datasets import load_digits
 
 
@@ -558,7 +558,7 @@ def test_wrong_usage_of_tables(arguments, sentence, folder, capsys):
     write_table(folder / "data.csv", rows_of_a_table())
     net = fn.Sequential([fn.Dense(2)], 3)
     net.save("plain.safetensors")
-    net._attachments = tables._pack("feature_names", ["a"]) | tables._pack("preprocess.kinds", [])
+    net._attachments = _strings.pack("feature_names", ["a"]) | _strings.pack("preprocess.kinds", [])
     net.save("strange.safetensors")
     assert cli.main(arguments) == 2
     assert sentence in sentence_of(capsys)

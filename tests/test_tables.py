@@ -9,7 +9,7 @@ import second_reader
 from optional import needed
 
 import fastnn as fn
-from fastnn import tables
+from fastnn import _strings, tables
 
 pd = needed("pandas")
 
@@ -339,7 +339,7 @@ def test_the_golden_file_of_a_table():
 
 
 def strings(name, *texts):
-    return tables._pack(name, texts)
+    return _strings.pack(name, texts)
 
 
 NOTHING = np.empty(0)

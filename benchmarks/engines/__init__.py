@@ -5,6 +5,7 @@
     predict(work, threads, dtype) -> run(calls) of one prediction
     product(product, threads, dtype) -> run(calls)
     kernel(name, threads, dtype) -> run(calls)
+    many(many, threads, dtype) -> run(epochs) of all nets
     speed(name, threads, dtype) -> run(calls), of the machine
     state() -> what the report should know: a dict
 
@@ -30,6 +31,7 @@ ENGINES = {
     "numpy_mlp": "NumPy",
     "torch_eager": "PyTorch",
     "torch_compiled": "torch.compile",
+    "torch_vmap": "torch.func.vmap",
     "jax_jit": "JAX jit",
     "jax_scan": "JAX scan",
     "sklearn_mlp": "scikit-learn",

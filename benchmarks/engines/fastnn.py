@@ -3,7 +3,7 @@
 import fastnn as fn
 
 from .. import native
-from ..workloads import LARGEST_NORM, PENALTY, Product, Workload
+from ..workloads import LARGEST_NORM, LEARNING_RATE, PENALTY, Many, Product, Workload
 from . import Data, Run, Training, repeat
 
 
@@ -27,11 +27,9 @@ def build(work: Workload, dtype: str, seed: int = 0) -> fn.Sequential:
     return net
 
 
-def training(work: Workload, data: Data, rate: float, threads: int, seed: int) -> Training:
-    x, y = data
-    net = build(work, x.dtype, seed)
-    trainer = fn.Trainer(
-        net,
+def trainer_of(work: Workload, dtype: str, rate: float, threads: int, seed: int) -> fn.Trainer:
+    return fn.Trainer(
+        build(work, dtype, seed),
         loss=work.loss,
         optimizer=fn.SGD(rate) if work.optimizer == "sgd" else fn.Adam(rate),
         regularizer=fn.L2(PENALTY) if work.regularised else None,
@@ -40,11 +38,23 @@ def training(work: Workload, data: Data, rate: float, threads: int, seed: int) -
         n_threads=threads,
     )
 
+
+def training(work: Workload, data: Data, rate: float, threads: int, seed: int) -> Training:
+    x, y = data
+    trainer = trainer_of(work, x.dtype, rate, threads, seed)
+    net = trainer.net
+
     def run(steps: int) -> None:
         for rows, epochs in work.stretches(steps):
             trainer.fit(x[rows], y[rows], epochs=epochs, shuffle=not work.full_batch, verbose=0)
 
     return run, lambda rows: net.predict(rows, n_threads=threads)
+
+
+def many(many: Many, threads: int, dtype: str) -> Run:
+    x, y = many.work.data(dtype)
+    trainers = [trainer_of(many.work, dtype, LEARNING_RATE, threads, seed) for seed in range(many.members)]
+    return lambda epochs: fn.fit_many(trainers, x, y, epochs=epochs, verbose=0, n_threads=threads)
 
 
 def predict(work: Workload, threads: int, dtype: str, fold: bool = False) -> Run:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..workloads import LARGEST_NORM, PENALTY, Product, Workload
+from ..workloads import LARGEST_NORM, LEARNING_RATE, PENALTY, Many, Product, Workload
 from . import Data, Run, Training, repeat
 from .numpy_mlp import operands
 
@@ -73,6 +73,18 @@ def training(work: Workload, data: Data, rate: float, threads: int, seed: int) -
             update.step()
 
     return run, predictor(net)
+
+
+def many(many: Many, threads: int, dtype: str) -> Run:
+    """A loop over the nets."""
+    work, data = many.work, many.work.data(dtype)
+    runs = [training(work, data, LEARNING_RATE, threads, seed)[0] for seed in range(many.members)]
+
+    def run(epochs: int) -> None:
+        for train in runs:
+            train(epochs * (work.rows // work.batch))
+
+    return run
 
 
 def predict(work: Workload, threads: int, dtype: str) -> Run:

@@ -9,7 +9,19 @@ import importlib
 from types import ModuleType
 
 # In the order of a run: what disturbs and what takes long comes last.
-SECTIONS = ("machine", "products", "kernels", "steps", "predict", "scaling", "busy", "footprint", "grid", "accuracy")
+SECTIONS = (
+    "machine",
+    "products",
+    "kernels",
+    "steps",
+    "predict",
+    "scaling",
+    "many",
+    "busy",
+    "footprint",
+    "grid",
+    "accuracy",
+)
 
 
 def load(name: str) -> ModuleType:
