@@ -35,8 +35,8 @@ MUTANTS = {
     ),
     "L2 without its factor 2 in the norm": Mutant(
         "kernels/reduce.h",
-        "g + twice_l2 * w",
-        "g + twice_l2 / 2 * w",
+        "g + twice_l2 * p",
+        "g + twice_l2 / 2 * p",
         "clipping",
     ),
     "L1 with the wrong sign": Mutant(
