@@ -319,10 +319,11 @@ def test_partial_fit_goes_on_exactly_after_a_copy(keep, solver):
 
 
 def test_weights_assigned_after_unpickling_stay():
-    model = pickle.loads(pickle.dumps(FastNNRegressor(**FULL).partial_fit(X, SCORES)))
+    model = FastNNRegressor(**{**FULL, "learning_rate_init": 1e-30}).partial_fit(X, SCORES)
+    model = pickle.loads(pickle.dumps(model))
     model.coefs_ = [np.zeros_like(w) for w in model.coefs_]
-    model.set_params(learning_rate_init=1e-30).partial_fit(X, SCORES)
-    assert np.abs(model.coefs_[1]).max() < 1  # and not those of the checkpoint
+    model.partial_fit(X, SCORES)
+    assert np.abs(model.coefs_[1]).max() < 1e-20  # and not those of the checkpoint
 
 
 def test_warm_start_goes_on_from_the_weights():
@@ -732,10 +733,74 @@ def test_what_does_not_fit_the_fitted_net():
         model.predict(X, return_std=True)
     with pytest.raises(ValueError, match=re.escape("y has 1 output(s), but the net was built for 3")):
         model.partial_fit(X, SCORES[:, 0])
-    for changed in ({"hidden_layer_sizes": (7,)}, {"batch_norm": True}, {"n_ensemble": 2}):
+    for changed in ({"hidden_layer_sizes": (7,)}, {"batch_norm": True}, {"n_ensemble": 2}, {"dtype": "float32"}):
         with pytest.raises(ValueError, match="Clone the estimator"):
             clone(model).fit(X, SCORES).set_params(**changed, warm_start=True).fit(X, SCORES)
     labels = FastNNClassifier(**FULL).fit(X, LABELS)
     with pytest.raises(ValueError, match="unlike that of the first fit"):
         labels.partial_fit(X, TARGETS["multi-label"])
     assert not hasattr(FastNNClassifier(solver="lbfgs"), "partial_fit")
+
+
+@pytest.mark.parametrize(
+    ("changed", "y", "message"),
+    [
+        ({"class_weight": {7: 1}}, np.array(["u", "v"])[TARGETS["binary"]], "class_weight has the class 7"),
+        ({"loss": fn.losses.CrossEntropy()}, TARGETS["multi-label"], "needs one class per row"),
+        ({"learning_rate_init": 1e200, "solver": "sgd"}, TARGETS["binary"], "non-finite parameter weights"),
+    ],
+    ids=["class_weight", "loss", "divergence"],
+)
+def test_a_fit_that_fails_leaves_the_one_before(changed, y, message):
+    model = FastNNClassifier(**FULL).fit(X, LABELS)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match=message):
+        model.set_params(**changed).fit(X[:, :3], y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.classes_.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=message):
+        (new := clone(model)).fit(X, y)
+    with pytest.raises(NotFittedError):
+        new.predict(X)
+
+
+def test_a_first_partial_fit_that_fails_does_not_fix_the_classes():
+    model = FastNNClassifier(**FULL)
+    with pytest.raises(ValueError, match="`y` has classes not in"):
+        model.partial_fit(X, LABELS, classes=[0, 1])
+    assert model.partial_fit(X, LABELS, classes=[0, 1, 2]).classes_.tolist() == [0, 1, 2]
+
+
+def test_partial_fit_with_another_loss():
+    one = FastNNRegressor(**FULL).partial_fit(X, SCORES).set_params(loss="huber", n_threads=1)
+    one.partial_fit(X, SCORES)
+    other = FastNNRegressor(**FULL).partial_fit(X, SCORES).partial_fit(X, SCORES)
+    assert not np.array_equal(one.predict(X), other.predict(X))
+    error = np.abs(SCORES - FastNNRegressor(**FULL).partial_fit(X, SCORES).predict(X))
+    huber = np.where(error <= 1, error**2 / 2, error - 0.5).sum(axis=1).mean()
+    assert one.history_["loss"] == [pytest.approx(huber)]
+    with pytest.raises(ValueError, match="Clone the estimator"):  # the outputs would be logarithms from now on
+        one.set_params(loss="poisson").partial_fit(X, np.abs(SCORES))
+    assert one.out_activation_ == "identity"
+
+
+@pytest.mark.parametrize("changed", [{"learning_rate_init": 1e-30}, {"solver": "adam"}])
+def test_the_optimizer_of_partial_fit_stays_also_in_a_pickle(changed):
+    one = FastNNRegressor(**FULL).partial_fit(X, SCORES)
+    other = pickle.loads(pickle.dumps(one))
+    moved = one.predict(X)
+    for model in (one, other):
+        model.set_params(**changed).partial_fit(X, SCORES)
+    np.testing.assert_array_equal(one.predict(X), other.predict(X))
+    assert not np.allclose(one.predict(X), moved)
+
+
+@pytest.mark.parametrize("draws", [{"dropout": 0.5}, {"batch_size": 10}], ids=["masks", "shuffles"])
+def test_warm_starts_draw_new_shuffles_and_masks(draws):
+    """Plain SGD has no state but the net's, so that a fit of two epochs is two fits of one."""
+    settings = {**FULL, "momentum": 0, "batch_size": 53, **draws}
+    two = FastNNRegressor(**{**settings, "max_iter": 2}).fit(X, SCORES)
+    one = FastNNRegressor(**{**settings, "max_iter": 1}, warm_start=True).fit(X, SCORES)
+    kept = pickle.loads(pickle.dumps(one))
+    for model in (one, kept):
+        np.testing.assert_array_equal(model.fit(X, SCORES).predict(X), two.predict(X))

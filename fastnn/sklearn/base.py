@@ -1,6 +1,7 @@
 """What the classifier and the regressor share: from parameters and arrays to trained nets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from sklearn.utils.validation import (  # type: ignore[import-not-found,import-u
     validate_data,
 )
 
-from .. import _strings
-from .._declare import warn
+from .. import _strings, losses
+from .._declare import threads, warn
 from ..errors import DivergenceError
 from ..history import History
 from ..layers import Activation, Layer, Standardize
@@ -41,12 +42,15 @@ class Objective(NamedTuple):
         Mean over the rows, and over the outputs.
     scale : float
         What makes it the sum over the outputs, halved for the squared error.
+    link : str
+        From the outputs to what is predicted, as `out_activation_` names it.
     last : Activation or None
         Of the output layer; None where the loss does it.
     """
 
     loss: Any
     scale: float
+    link: str
     last: Activation | None = None
 
 
@@ -118,7 +122,23 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
         """
         return self._fit(X, y, sample_weight, eval_set, incremental=False)
 
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """What an error or Ctrl-C ends leaves the attributes of the fit before, or none."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
     def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> "FastNN":
+        with self._undone_on_error():
+            self._fit_nets(X, y, sample_weight, eval_set, incremental)
+        return self
+
+    def _fit_nets(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> None:
         first = not hasattr(self, "_members") or not (self.warm_start or incremental)
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -130,6 +150,7 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
         outputs, objective = self._objective(rows.y)
         if first:
             self.n_outputs_, self.n_layers_ = outputs, len(parameters.hidden_sizes(self.hidden_layer_sizes)) + 2
+            self.out_activation_ = objective.link
         layers = parameters.build_layers(self, outputs, objective.last)
         random_state = check_random_state(self.random_state)
         drawn = self._draw(rows, outputs, random_state) if first else None
@@ -141,13 +162,12 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
                 weights = self._draw(rows, outputs, random_state) if place else drawn
                 self._members.append(Member(self._build(layers, rows.x, weights, random_state)))
         else:
-            self._require_same(layers)
+            self._require_same(layers, objective.link)
         if self.solver == "lbfgs":
             for member in self._members:
                 self._minimize(member, rows, objective)
         else:
             self._train(rows, validation, objective, incremental)
-        return self
 
     def _check_rows(self, X: Any, y: Any, sample_weight: Any, incremental: bool, first: bool) -> Rows:
         X, y = self._check_xy(X, y, first)
@@ -200,17 +220,19 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
     def _strata(self, y: Array) -> Array | None:
         return None
 
-    def _require_same(self, layers: list[Layer]) -> None:
+    def _require_same(self, layers: list[Layer], link: str) -> None:
         """ValueError where the parameters of the net were changed since it was built."""
-        present = self._members[0].net.layers
+        net = self._members[0].net
+        present = net.layers
         same = len(present) == len(layers) and all(
             a == b or (isinstance(a, Standardize) and isinstance(b, Standardize))
             for a, b in zip(present, layers, strict=True)
         )
+        same = same and link == self.out_activation_ and self.dtype in (None, net.dtype)
         if not same or len(self._members) != self.n_ensemble:
             raise ValueError(
                 "warm_start and partial_fit go on with the net of the last fit, but hidden_layer_sizes, activation, "
-                "dropout, batch_norm, init, scale, loss or n_ensemble was changed since. Clone the estimator."
+                "dropout, batch_norm, init, scale, loss, dtype or n_ensemble was changed since. Clone the estimator."
             )
 
     def _train(self, rows: Rows, validation: Rows | None, objective: Objective, incremental: bool) -> None:
@@ -283,10 +305,11 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
         elif goes_on:
             # As in scikit-learn the optimizer stays, and the rest is as the parameters say now.
             trainer.clip, trainer.regularizer = parameters.build_clipping(self), parameters.build_penalty(self)
-            trainer.batch_size = batch_size
+            trainer.loss, trainer._objective = losses.resolve(objective.loss, self.n_outputs_), (objective.scale, True)
+            trainer.batch_size, trainer._threads = batch_size, threads(self.n_threads)
             member.net._configured_for = None
         else:
-            member.trainer, member.progress.learning_rate = trainer, float(self.learning_rate_init)
+            member.start(trainer, float(self.learning_rate_init))
         return trainer
 
     def _new_trainer(self, net: Sequential, objective: Objective, batch_size: int | str) -> Trainer:

@@ -150,11 +150,12 @@ class FastNNClassifier(ClassifierMixin, FastNN):  # type: ignore[misc]
         -------
         self
         """
-        if _check_partial_fit_first_call(self, classes):
-            self._multilabel = type_of_target(y).startswith("multilabel")
-            if self._multilabel:
-                self.classes_ = np.arange(np.shape(y)[1])
-        return self._fit(X, y, sample_weight, None, incremental=True)
+        with self._undone_on_error():
+            if _check_partial_fit_first_call(self, classes):
+                self._multilabel = type_of_target(y).startswith("multilabel")
+                if self._multilabel:
+                    self.classes_ = np.arange(np.shape(y)[1])
+            return self._fit(X, y, sample_weight, None, incremental=True)
 
     def predict(self, X: Any) -> Array:
         """The most probable class of each row, or of a multi-label net 0 or 1 per label, (n, labels)."""
@@ -233,19 +234,19 @@ class FastNNClassifier(ClassifierMixin, FastNN):  # type: ignore[misc]
         outputs = len(self.classes_)
         separate = self._multilabel or (outputs <= 2 and not isinstance(self.loss, CrossEntropy))
         outputs = outputs if self._multilabel or outputs > 2 or not separate else 1
-        self.out_activation_ = "logistic" if separate else "softmax"
+        link = "logistic" if separate else "softmax"
         if isinstance(self.loss, CrossEntropy):
             if self._multilabel:
                 raise ValueError(f"loss={self.loss!r} needs one class per row, got a multi-label y: use 'log_loss'.")
-            return max(outputs, 2), Objective(self.loss, 1.0)
+            return max(outputs, 2), Objective(self.loss, 1.0, link)
         if self.loss == "log_loss":
-            return outputs, Objective(BinaryCrossEntropy(), float(outputs)) if separate else Objective(
-                CrossEntropy(), 1.0
-            )
+            if separate:
+                return outputs, Objective(BinaryCrossEntropy(), float(outputs), link)
+            return outputs, Objective(CrossEntropy(), 1.0, link)
         last = Sigmoid() if separate else Softmax()
         if self.loss == "brier":
-            return outputs, Objective(MSE(), float(outputs), last)
-        return outputs, Objective(losses.resolve(self.loss, outputs), 1.0, last)
+            return outputs, Objective(MSE(), float(outputs), link, last)
+        return outputs, Objective(losses.resolve(self.loss, outputs), 1.0, link, last)
 
     def _targets(self, y: Array, loss: Any) -> Array:
         if isinstance(loss, CrossEntropy) or y.ndim == 2:

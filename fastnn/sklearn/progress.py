@@ -26,6 +26,8 @@ class Progress:
         Epochs of the last call.
     t : int
         Rows seen.
+    passes : int
+        Through the net in training mode; each draws masks of its own.
     learning_rate : float
         Of the next epoch.
     """
@@ -34,7 +36,7 @@ class Progress:
         self.loss_curve: list[float] = []
         self.validation_scores: list[float] = []
         self.best_loss, self.best_validation_score = np.inf, -np.inf
-        self.no_improvement = self.n_iter = self.t = 0
+        self.no_improvement = self.n_iter = self.t = self.passes = 0
         self.learning_rate = 0.0
 
 
@@ -89,6 +91,7 @@ class Watch(Callback):
             self._end_or_slow_down()
 
     def on_fit_end(self) -> None:
+        self._progress.passes = self.trainer.net._engine.passes
         if self._stops_early:
             for name, view in self.trainer.net.parameters().items():
                 view[...] = self._best[name]

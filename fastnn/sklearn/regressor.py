@@ -180,10 +180,10 @@ class FastNNRegressor(RegressorMixin, FastNN):  # type: ignore[misc]
     def _objective(self, y: Array) -> tuple[int, Objective]:
         outputs = y.shape[1]
         loss = losses.resolve(LOSSES[self.loss]() if isinstance(self.loss, str) else self.loss, outputs)
-        self.out_activation_ = "exp" if isinstance(loss, Poisson) else "identity"
+        link = "exp" if isinstance(loss, Poisson) else "identity"
         if isinstance(loss, losses.OwnLoss):
-            return outputs, Objective(loss, 1.0)
-        return outputs, Objective(loss, outputs / 2 if isinstance(loss, MSE) else float(outputs))
+            return outputs, Objective(loss, 1.0, link)
+        return outputs, Objective(loss, outputs / 2 if isinstance(loss, MSE) else float(outputs), link)
 
     def _outputs(self, net: Sequential, x: Array) -> Array:
         values = net.predict(x, n_threads=self.n_threads)
