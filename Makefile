@@ -1,7 +1,7 @@
 # The verbs of the project. PYTHON, CC and VENV choose the interpreter, the compiler and the virtual environment.
 .DEFAULT_GOAL := help
 .PHONY: help run dev build test test-long test-isa test-export-aarch64 asan-python bench bench-compare bench-estimators bench-export lint \
-	format docs wheel clean
+	format docs wheel check-wheel clean
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -131,7 +131,21 @@ $(VENV)/.docs: $(VENV)/.installed
 	@touch $@
 
 wheel: $(VENV)/.installed ## Build sdist and wheel into dist/
+	rm -rf dist
 	$(BIN)/python -m build
+
+# The repaired wheel is the one that users get: its name says on which systems it runs.
+check-wheel: wheel $(VENV)/.release ## Check sdist and wheel as the package index, its users and a release will
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair -w dist/repaired dist/*.whl
+	$(BIN)/auditwheel show dist/repaired/*.whl
+	FASTNN_WHEEL=$$(echo dist/repaired/*.whl) $(BIN)/python -m pytest -s tests/test_build.py
+	$(BIN)/cibuildwheel --platform linux --archs x86_64,aarch64 --print-build-identifiers
+
+$(VENV)/.release: $(VENV)/.installed
+	@$(PIP) --no-build-isolation -e '.[release]'
+	@touch $@
 
 clean: ## Remove everything that can be made again, the virtual environment too
 	rm -rf build dist $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -118,7 +118,8 @@ core = Extension(
     ["fastnn/_core.pyx"],
     include_dirs=INCLUDE_DIRS,
     libraries=["pthread"],
-    extra_compile_args=["-fvisibility=hidden", "-Wno-sign-compare", *DEBUG_FLAGS],
+    # -O3 makes the binding larger, not faster; -Os costs a prediction of one row 4 %.
+    extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-sign-compare", *DEBUG_FLAGS],
     extra_link_args=[*DEBUG_FLAGS[-1:], *strip] if SANITIZERS else strip,
 )
 setup(

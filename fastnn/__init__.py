@@ -5,7 +5,7 @@ from ._core import version as _version
 from .callbacks import Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
 from .checkpoint import Checkpoint
 from .clipping import ClipNorm, ClipValue
-from .config import get_num_threads, set_num_threads, show_config
+from .config import get_include, get_num_threads, set_num_threads, show_config
 from .convert import from_onnx, from_sklearn, from_torch
 from .diagnose import Diagnostics, diagnose
 from .errors import DivergenceError, ModelFileError, ModelVersionError
@@ -79,6 +79,7 @@ __all__ = [
     "from_onnx",
     "from_sklearn",
     "from_torch",
+    "get_include",
     "get_num_threads",
     "initializers",
     "load",

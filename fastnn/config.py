@@ -1,9 +1,11 @@
-"""Threads, and what this build runs on."""
+"""Threads, what this build runs on, and where its C header is."""
+
+import os
 
 from . import _core
 from ._declare import threads, warn
 
-__all__ = ["get_num_threads", "set_num_threads", "show_config"]
+__all__ = ["get_include", "get_num_threads", "set_num_threads", "show_config"]
 
 
 def set_num_threads(n: int | None) -> None:
@@ -20,6 +22,14 @@ def set_num_threads(n: int | None) -> None:
 def get_num_threads() -> int:
     """Threads used where no ``n_threads=`` is given."""
     return _core.get_num_threads()
+
+
+def get_include() -> str:
+    """The folder of ``fastnn.h``, the header and manual of the C library.
+
+    The library itself is not in the package: ``make install`` in the sources of this version builds it.
+    """
+    return os.path.join(os.path.dirname(__file__), "include")
 
 
 _told = False

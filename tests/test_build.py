@@ -1,4 +1,4 @@
-"""What users install: source distribution -> wheel -> a new environment."""
+"""What users install: source distribution -> wheel -> a new environment. FASTNN_WHEEL names a wheel that is built."""
 
 import os
 import re
@@ -11,10 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+HEADER = ["fastnn/include/fastnn.h"]
+
 pytestmark = pytest.mark.long
 
 PREDICT = """
-import time
+import pathlib, sys, time
 import numpy as np  # not timed: fastnn needs it, so do its users
 start = time.perf_counter()
 import fastnn as fn
@@ -23,6 +25,8 @@ net = fn.Sequential([fn.Dense(8), fn.ReLU(), fn.Dense(3)], input_size=4)
 assert net.predict(np.ones((5, 4), dtype=np.float32)).shape == (5, 3)
 from fastnn.datasets import load_digits
 assert load_digits()[0][0].shape == (4496, 64)
+include = pathlib.Path(fn.get_include())
+assert include.is_relative_to(sys.prefix) and "fnn_predict(" in (include / "fastnn.h").read_text()
 print(f"import on top of NumPy: {1000 * seconds:.1f} ms, goal 15 ms")
 """
 
@@ -36,6 +40,8 @@ def run(*command, cwd=ROOT):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
+    if "FASTNN_WHEEL" in os.environ:
+        return ROOT / os.environ["FASTNN_WHEEL"]
     directory = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--outdir", directory, ROOT)
     (path,) = directory.glob("*.whl")
@@ -46,10 +52,12 @@ def test_wheel_is_small_and_complete(wheel):
     assert wheel.stat().st_size <= 1_000_000
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+        header = archive.read(*HEADER)
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fastnn").rglob("*.py")}
-    for wanted in ("fastnn/py.typed", "fastnn/_core.pyi", "fastnn/datasets/digits.npz", *modules):
+    for wanted in ("fastnn/py.typed", "fastnn/_core.pyi", "fastnn/datasets/digits.npz", *HEADER, *modules):
         assert wanted in names
-    assert [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".o"))] == []
+    assert header == (ROOT / "csrc/include/fastnn.h").read_bytes()
+    assert [name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".o"))] == HEADER
     assert any(name.startswith("fastnn/_core.") and name.endswith(".so") for name in names)
 
 
@@ -57,6 +65,8 @@ def test_wheel_works_in_a_new_environment(wheel, tmp_path, capsys):
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     python = tmp_path / "venv/bin/python"
     run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel)
+    installed = run(python, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check")
+    assert {line.partition("==")[0] for line in installed.split()} - {"pip", "setuptools"} == {"fastnn-cpu", "numpy"}
     printed = run(python, "-c", PREDICT, cwd=tmp_path)
     assert re.fullmatch(r"import on top of NumPy: [\d.]+ ms, goal 15 ms\n", printed)  # a goal, which no test times
     with capsys.disabled():
