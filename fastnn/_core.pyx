@@ -592,7 +592,7 @@ cdef class Engine:
         cdef _Buffer sums_ = _Buffer(sums, "sums", n, 8, True)
         self._require_own_use()
         _check(fnn_net_take_measures(self.net, &taken, <double *>sums_.address()))
-        return taken.steps, taken.clipped, list(sums / max(taken.steps, 1))
+        return taken.steps, taken.clipped, (sums / max(taken.steps, 1)).tolist()
 
     @property
     def failed_layer(self):

@@ -151,8 +151,10 @@ def _density(axes: Any, values: Array) -> str:
     kept = finite[finite != 0] if 0.02 <= zeros < 1 else finite
     low, high = np.quantile(kept, [0.001, 0.999])
     bins = int(np.clip(2 * np.cbrt(kept.size), 8, 60))
-    if not high > low:
-        low, high, bins = low - 0.5, high + 0.5, 51  # one bin in the middle
+    size = max(abs(low), abs(high))
+    if not high - low > 1e-12 * size:
+        margin = max(0.5, 1e-3 * size)  # beside a large number 0.5 is nothing
+        low, high, bins = low - margin, high + margin, 51  # one bin in the middle
     heights, edges = np.histogram(kept, bins, range=(low, high), density=True)
     axes.stairs(heights, edges, fill=True, color=BLUE, alpha=0.85)
     if low < 0 < high:

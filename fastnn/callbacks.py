@@ -91,6 +91,10 @@ class Callback:
         """What must be the same in a resumed fit."""
         return {}
 
+    def _written_path(self) -> str | None:
+        """The file or folder that no fit beside this one may write to, without symbolic links."""
+        return None
+
 
 class Function(Callback):
     """A plain function ``f(epoch, logs)`` as a callback."""
@@ -318,6 +322,9 @@ class CSVLogger(Callback):
 
     def on_fit_end(self) -> None:
         self._file.close()
+
+    def _written_path(self) -> str:
+        return os.path.realpath(os.fsdecode(self.path))
 
 
 def shown(logs: Logs) -> dict[str, str]:

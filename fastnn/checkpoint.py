@@ -207,6 +207,9 @@ class Checkpoint(Callback):
             self._keep_step()
         self._keep_if_best()
 
+    def _written_path(self) -> str:
+        return os.path.realpath(self.dir)
+
     def steps_until_due(self, step: int) -> int | None:
         """How many steps after `step` the next checkpoint inside an epoch comes, if any does."""
         return None if self.every_steps is None else self.every_steps - step % self.every_steps

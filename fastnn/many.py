@@ -55,7 +55,8 @@ def fit_many(
     verbose : {0, 1}
         1: a line per finished net, or one bar if tqdm is installed and standard error is a terminal.
     callbacks : list of (list of Callback or functions f(epoch, logs), or None), or None
-        A list for each trainer. A function may stand in many of them, a Callback in one.
+        A list for each trainer. A function may stand in many of them, a Callback in one, and so
+        the folder of a Checkpoint and the file of a CSVLogger.
     n_threads : int, optional
         Over all nets.
 
@@ -84,6 +85,7 @@ def fit_many(
     epochs, shuffle = integer("epochs", epochs, 1), boolean("shuffle", shuffle)
     lists = _callbacks_of_each(callbacks, len(trainers))
     total = threads(n_threads) or get_num_threads()
+    x = x if x is None else data.dense(x, "x")  # once: each row of sample_weight is checked with x anew
 
     def check(trainer: Trainer, weights: Any) -> _Data:
         return trainer._prepare(x, y, validation_data, validation_split, weights, class_weight)
@@ -134,17 +136,22 @@ def _callbacks_of_each(chosen: Any, members: int) -> list[list[Callback]]:
     if not isinstance(chosen, (list, tuple)) or len(chosen) != members:
         got = f"{len(chosen)} entries" if isinstance(chosen, (list, tuple)) else repr(chosen)
         raise ValueError(f"callbacks must be None or a list with one list per trainer, {members} in all, got {got}.")
-    owners: dict[int, int] = {}
+    owners: dict[int | str, int] = {}
     lists = []
     for place, entry in enumerate(chosen):
         with _naming(place):
             lists.append(callbacks_.resolve(entry))
         for callback in lists[place]:
+            name, path = type(callback).__name__, callback._written_path()
             first = owners.setdefault(id(callback), place)
             if first != place:
                 raise ValueError(
-                    f"callbacks[{place}] has the same {type(callback).__name__} as callbacks[{first}]: every trainer "
-                    "needs one of its own."
+                    f"callbacks[{place}] has the same {name} as callbacks[{first}]: every trainer needs one of its own."
+                )
+            if path is not None and owners.setdefault(path, place) != place:
+                raise ValueError(
+                    f"{name} of callbacks[{place}] writes to {path!r}, as one of callbacks[{owners[path]}] does: every "
+                    "trainer needs a place of its own."
                 )
     return lists
 
@@ -222,6 +229,9 @@ class _Run:
                 for helper, end in zip(helpers, ends, strict=True):
                     if helper.is_alive():
                         end.wait()  # join would take a thread for ended once Ctrl-C has interrupted it (Python 3.11)
+                    elif helper in threading.enumerate():
+                        end.wait(1)  # Ctrl-C struck while it was started: it ends at once, if it ever begins
+                    if end.is_set():
                         helper.join()
                 joined = True
             except BaseException as error:  # Ctrl-C while others finish: they stop soon
@@ -247,24 +257,24 @@ class _Run:
                 return
             trainer = self._trainers[place]
             try:
-                self._train_one(trainer, self.fits[place])
-                self._finished.append(place)
+                self._train_one(place)
                 self._progress.finish(place, trainer.history)
             except _StopError:
                 trainer.history.stopped_because = f"stopped by the {type(self._error).__name__} of another net"
-            except DivergenceError as error:
-                self._diverged[place] = error
-                self._progress.finish(place, trainer.history)
             except BaseException as error:
                 if not isinstance(error, KeyboardInterrupt):
                     _name(error, place)
                 self._end(error)
 
-    def _train_one(self, trainer: Trainer, fit: _Fit) -> None:
+    def _train_one(self, place: int) -> None:
+        trainer = self._trainers[place]
         with trainer._in_use():
             own, trainer._threads = trainer._threads, self._share
             try:
-                trainer._train(fit)
+                trainer._train(self.fits[place])
+                self._finished.append(place)
+            except DivergenceError as error:
+                self._diverged[place] = error
             finally:
                 trainer._threads = own
 

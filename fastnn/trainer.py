@@ -284,7 +284,7 @@ class Trainer:
             try:
                 self._train(fit)
             except KeyboardInterrupt:
-                place = self.history.stopped_because.partition(": ")[2] or "stopped before the first step"
+                place = self.history.stopped_because.removeprefix("KeyboardInterrupt: ")
                 warn(f"Training interrupted by user: {place}; the net is usable.")
                 raise
         tell_refused_threads()

@@ -216,6 +216,18 @@ def test_units_that_differ_behind_them_are_not_symmetric():
     assert found.layers[1].identical == 0
 
 
+def test_doubles_are_found_one_by_one():
+    x, y = samples()
+    net = fn.Sequential([fn.Dense(6, "tanh"), fn.Dense(3)], input_size=INPUTS, seed=0)
+    first, last = net.parameters()["0.weight"], net.parameters()["1.weight"]
+    first[:, 4], last[4] = first[:, 1], last[1]
+    assert fn.diagnose(net, x, y).layers[0].identical == 2 / 6
+    first[7, 1], first[7, 4] = 0.0, -0.0
+    assert fn.diagnose(net, x, y).layers[0].identical == 2 / 6
+    last[4, 0] += 0.5
+    assert fn.diagnose(net, x, y).layers[0].identical == 0
+
+
 @pytest.mark.parametrize("where", ["parameter", "output", "gradient"])
 def test_what_is_not_finite(where):
     x, y = samples()

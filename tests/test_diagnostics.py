@@ -77,6 +77,7 @@ def test_norms_and_clip_rate_are_those_of_the_single_steps(loss, clip):
         assert 0 < clipped.mean() < 1
     np.testing.assert_allclose(diagnostics.history["clip_rate"], clipped.mean(axis=1), rtol=1e-12)
     assert diagnostics.history["epoch"] == [0.0, 1.0]
+    assert {type(value) for column in diagnostics.history.values() for value in column} == {float}
 
 
 def test_dead_and_saturated_units_are_those_of_diagnose():

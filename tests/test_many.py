@@ -223,6 +223,28 @@ def test_one_callback_for_two_trainers_is_an_error():
         fn.fit_many([trainer(), trainer()], X, Y, callbacks=[[stopping], [stopping]])
 
 
+@pytest.mark.parametrize("callback", [fn.Checkpoint, fn.CSVLogger])
+def test_one_file_or_folder_for_two_trainers_is_an_error(callback, tmp_path):
+    path = tmp_path / "place"
+    (tmp_path / "link").symlink_to(path)
+    callbacks = [[callback(path)], [], [lambda epoch, logs: None, callback(tmp_path / "link")]]
+    message = f"{callback.__name__} of callbacks[2] writes to {str(path)!r}, as one of callbacks[0] does"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fn.fit_many([trainer(seed=seed) for seed in range(3)], X, Y, callbacks=callbacks)
+    callbacks[2][1] = callback(tmp_path / "other")
+    fn.fit_many([trainer(seed=seed) for seed in range(3)], X, Y, epochs=1, verbose=0, callbacks=callbacks)
+
+
+def test_a_list_is_converted_once_though_each_net_has_its_own_weights():
+    nets, seen = [trainer(seed=seed) for seed in range(3)], []
+    callbacks = [[lambda epoch, logs, one=one: seen.append(one._fit.training.x)] for one in nets]
+    settings = {"epochs": 1, "verbose": 0, "callbacks": callbacks}
+    fn.fit_many(nets, X.tolist(), Y, sample_weight=np.ones((3, 203)), **settings)
+    assert len(seen) == 3
+    assert np.shares_memory(seen[0], seen[1])
+    assert np.shares_memory(seen[0], seen[2])
+
+
 # ---- how a run ends ----
 
 
@@ -278,6 +300,16 @@ def test_a_net_that_diverges_leaves_the_others_alone(n_threads):
     for one in alone:
         one.fit(X, Y, epochs=3, verbose=0)
     assert_as_alone([nets[0], nets[2]], alone)
+
+
+def test_an_error_in_the_progress_of_a_net_that_diverged_is_told(monkeypatch):
+    def fail(*args, **settings):
+        raise BrokenPipeError("nobody listens")
+
+    monkeypatch.setattr("builtins.print", fail)
+    with pytest.raises(BrokenPipeError) as caught:
+        fn.fit_many([trainer(optimizer=fn.SGD(1e30))], X, Y, epochs=3)
+    assert caught.value.__notes__ == ["This is of trainers[0] in fit_many."]
 
 
 def assert_interrupted(nets, call):

@@ -102,6 +102,12 @@ def test_a_density_says_what_it_leaves_out():
     dense = fn.Sequential([fn.Dense(4)], input_size=5)
     dense.parameters()["0.weight"][0, 0] = np.inf
     assert "5 % not finite" in fn.plot.weights(dense).axes[0].get_title(loc="left")
+    for constant in (-1e30, 0.1, 3e8):
+        dense.parameters()["0.weight"][...] = constant
+        (stairs,) = fn.plot.weights(dense).axes[0].patches
+        heights, edges = stairs.get_data().values, stairs.get_data().edges
+        (filled,) = np.flatnonzero(heights)
+        assert edges[filled] < np.float32(constant) < edges[filled + 1]
     dense.parameters()["0.weight"][...] = np.nan
     assert fn.plot.weights(dense).axes[0].get_title(loc="left").endswith("\nnot finite")
 
