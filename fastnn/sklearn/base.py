@@ -125,12 +125,12 @@ class FastNN(BaseEstimator):  # type: ignore[misc]
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
         """What an error or Ctrl-C ends leaves the attributes of the fit before, or none."""
-        before = dict(vars(self))
+        before = dict(self.__dict__)
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, eval_set: Any, incremental: bool) -> "FastNN":

@@ -14,8 +14,8 @@ KEPT = ("optimizer", "_epoch", "_step", "_steps_per_epoch", "_shift", "lr_factor
 class Member:
     """A net, how far its training came, and the trainer that partial_fit goes on with.
 
-    A pickle holds the net as a model file and, in the trainer's place, a checkpoint and the trainer's optimizer and counters,
-    which `resume` gives to another when training goes on.
+    A pickle holds the net as a model file and, in the trainer's place, a checkpoint and the trainer's optimizer and
+    counters, which `resume` gives to another when training goes on.
     """
 
     def __init__(self, net: Sequential) -> None:

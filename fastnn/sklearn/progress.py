@@ -91,6 +91,7 @@ class Watch(Callback):
             self._end_or_slow_down()
 
     def on_fit_end(self) -> None:
+        assert isinstance(self.trainer, Trainer)
         self._progress.passes = self.trainer.net._engine.passes
         if self._stops_early:
             for name, view in self.trainer.net.parameters().items():
