@@ -254,7 +254,7 @@ def test_the_suite_runs_from_end_to_end(tmp_path):
         cwd=ROOT,
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=300,
     )
     results = Results.load(tmp_path / "trial/results.json")
     assert results.stamp["processor"]
