@@ -489,7 +489,7 @@ def test_an_interruption_is_placed_in_the_whole_call(tmp_path):
     run(make(), fn.Checkpoint(tmp_path, every_steps=7, keep_last=9))
     trainer = make()
     trainer.resume(step_files(tmp_path)[1])
-    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="interrupted") as caught:
+    with pytest.warns(UserWarning, match="interrupted") as caught, pytest.raises(KeyboardInterrupt):
         run(trainer, interrupt)
     assert "stopped after epoch 2, batch 0" in str(caught[0].message)
 

@@ -315,7 +315,7 @@ def test_an_error_in_the_progress_of_a_net_that_diverged_is_told(monkeypatch):
 def assert_interrupted(nets, call):
     """The call ends with KeyboardInterrupt, and the nets are those of their last finished step."""
     message = r"Training interrupted by user: \d of \d nets had finished; all are usable."
-    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match=message) as caught:
+    with pytest.warns(UserWarning, match=message) as caught, pytest.raises(KeyboardInterrupt):
         call()
     assert caught[0].filename == __file__
     assert no_thread_is_left()

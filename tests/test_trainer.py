@@ -623,7 +623,7 @@ def test_ctrl_c_keeps_finished_epochs_and_steps(loss):
         if epoch == 0:
             threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
 
-    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="Training interrupted") as caught:
+    with pytest.warns(UserWarning, match="Training interrupted") as caught, pytest.raises(KeyboardInterrupt):
         trainer.fit(x, y, epochs=10**6, verbose=0, callbacks=[start])
     place = "stopped after epoch {}, batch {}".format(*divmod(trainer._step, 200))
     assert str(caught[0].message) == f"Training interrupted by user: {place}; the net is usable."
@@ -633,6 +633,17 @@ def test_ctrl_c_keeps_finished_epochs_and_steps(loss):
     assert trainer._step == net._engine.updates
     assert all(np.isfinite(view).all() for view in net.parameters().values())
     assert trainer.fit(x, y, epochs=1, verbose=0).epochs == 1
+
+
+def test_ctrl_c_after_the_last_epoch_says_so():
+    class Interrupted(fn.Callback):
+        def on_fit_end(self):
+            raise KeyboardInterrupt
+
+    trainer = fn.Trainer(build(), batch_size=8)
+    message = "Training interrupted by user: all 2 epochs finished; the net is usable."
+    with pytest.warns(UserWarning, match=message), pytest.raises(KeyboardInterrupt):
+        trainer.fit(X, LABELS, epochs=2, verbose=0, callbacks=[Interrupted()])
 
 
 def test_one_net_is_trained_by_one_thread():
