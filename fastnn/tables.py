@@ -19,7 +19,17 @@ from . import Sequential
 from ._declare import _closest, choice
 from ._strings import pack, unpack
 
-__all__ = ["Column", "Encoder", "Target", "class_names", "find_columns", "read", "require_columns", "set_class_names"]
+__all__ = [
+    "Column",
+    "Encoder",
+    "Target",
+    "class_names",
+    "find_columns",
+    "read",
+    "require_columns",
+    "set_class_names",
+    "short",
+]
 
 Array = np.ndarray[Any, Any]
 Frame = Any  # pandas.DataFrame: pandas is imported where it is used
@@ -29,12 +39,32 @@ MOST_CATEGORIES = 50  # of a column, the most frequent ones
 MOST_CLASSES = 1000
 MOST_WHOLE_CLASSES = 30  # more different whole numbers than this are a quantity
 LARGEST_NUMBER = 1e100  # its square is a float too
-MISSING = ("?",)  # besides what pandas takes for missing: nothing, NA, N/A, NaN, null, None, ...
+MISSING = frozenset(
+    (
+        "",
+        "?",
+        "NA",
+        "N/A",
+        "n/a",
+        "<NA>",
+        "NaN",
+        "nan",
+        "-NaN",
+        "-nan",
+        "NULL",
+        "null",
+        "None",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+    )
+    + ("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
+)  # "?", and what pandas takes for missing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
-_DECIMAL_COMMA = r"^\s*([-+]?\d+),(\d+)\s*$"
+_DECIMAL_COMMA = r"^\s*([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)\s*$"
 _CALENDAR = ("days", *(f"{wave} of the {period}" for period in ("year", "week", "day") for wave in ("sine", "cosine")))
 
 
@@ -48,7 +78,7 @@ def read(path: "str | os.PathLike[str]") -> Frame:
     ----------
     path : str or path-like
         CSV: UTF-8, with a header; separated by whichever of comma, semicolon, tab and ``|`` the header has most of. In
-        a file with semicolons ``1,5`` is one and a half.
+        a file with semicolons ``1,5`` is one and a half, and numbers with commas before every three digits are refused.
 
     Returns
     -------
@@ -91,6 +121,8 @@ def _read_parquet(name: str) -> Frame:
             frame = pandas.read_parquet(file, engine="pyarrow")
         except (pyarrow.ArrowException, ValueError) as error:
             raise ValueError(f"{name} is not a Parquet file: {_one_line(error)}") from None
+    if None not in frame.index.names:  # columns that pandas was told to take for the index
+        frame = frame.reset_index(allow_duplicates=True)
     frame.columns = [str(column) for column in frame.columns]
     _require_unique(name, list(frame.columns))
     return frame
@@ -100,15 +132,22 @@ def _read_csv(name: str) -> Frame:
     pandas = _pandas()
     try:
         with open(name, encoding="utf-8-sig", newline="") as file:
-            separator = _separator(file.readline())
+            separator = _separator(next((line for line in file if line.strip()), ""))
             file.seek(0)
-            names = [text.strip() for text in next(csv.reader(file, delimiter=separator), [])]
+            header = next(filter(None, csv.reader(file, delimiter=separator, skipinitialspace=True)), [])
+            names = [text.strip() for text in header]
             _require_unique(name, names)
             file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pandas.errors.ParserWarning)  # a first row longer than the header
                 frame = pandas.read_csv(
-                    file, sep=separator, dtype=object, index_col=False, skipinitialspace=True, na_values=list(MISSING)
+                    file,
+                    sep=separator,
+                    dtype=object,
+                    index_col=False,
+                    skipinitialspace=True,
+                    na_values=list(MISSING),
+                    keep_default_na=False,
                 )
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not UTF-8 text (it has the byte 0x{error.object[error.start]:02x}).") from None
@@ -119,7 +158,19 @@ def _read_csv(name: str) -> Frame:
     except (pandas.errors.ParserError, csv.Error) as error:
         raise ValueError(f"{name} is not a CSV table: {_one_line(error)}") from None
     frame.columns = [str(column).strip() for column in frame.columns]
-    return frame.replace(_DECIMAL_COMMA, r"\1.\2", regex=True) if separator == ";" else frame
+    return _with_decimal_commas(frame, name) if separator == ";" else frame
+
+
+def _with_decimal_commas(frame: Frame, name: str) -> Frame:
+    frame = frame.replace(_DECIMAL_COMMA, r"\1.\2", regex=True)
+    for column in frame.columns:
+        both = next((text for text in _Values.of(frame[column]).texts if _THOUSANDS.fullmatch(text)), None)
+        if both is not None and _kind(frame[column]) == "number":  # beside 1,234, which has been made 1.234
+            raise ValueError(
+                f"{name}: column {column!r} has the number {both!r}, but in a file with semicolons a comma stands "
+                "before decimals, not before every three digits."
+            )
+    return frame
 
 
 def _separator(header: str) -> str:
@@ -156,7 +207,7 @@ class _Values:
         except TypeError:  # lists and other values of a Parquet file that have no hash
             codes, different = pandas.factorize(column.map(str))
         # The last place, -1, is that of a missing value, before and after.
-        merged, texts = pandas.factorize(np.array([_text(value) or None for value in different] + [None], object))
+        merged, texts = pandas.factorize(np.array([*map(_known_text, different), None], object))
         return cls(merged[codes], list(texts))
 
     def counts(self) -> Array:
@@ -165,6 +216,11 @@ class _Values:
     def spread(self, per_text: Iterable[float]) -> Array:
         """Per row the number that stands for its text, NaN for a missing value."""
         return np.array([*per_text, np.nan], dtype=np.float64)[self.codes]
+
+
+def _known_text(value: Any) -> str | None:
+    text = _text(value)
+    return None if text in MISSING else text
 
 
 def _text(value: Any) -> str:
@@ -284,11 +340,17 @@ class Column:
     def describe(self) -> str:
         """What stands for what, in a few words."""
         if self.kind == "category":
-            shown = ", ".join(self.categories[:5]) + (", ..." if len(self.categories) > 5 else "")
-            return f"{len(self.categories)} values ({shown}); missing: {self.categories[int(self.fill)]}"
+            shown = ", ".join(map(short, self.categories[:5])) + (", ..." if len(self.categories) > 5 else "")
+            return f"{len(self.categories)} values ({shown}); missing: {short(self.categories[int(self.fill)])}"
         if self.kind == "number":
             return f"missing: {self.fill:g}"
         return f"missing: {np.datetime64(round(self.fill * 86400), 's')}"
+
+
+def short(text: str) -> str:
+    """On one line, and not longer than 40 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= 40 else f"{line[:37]}..."
 
 
 def _calendar(days: Array) -> Array:
@@ -344,7 +406,7 @@ def _quantity(name: str, kind: str, series: Series) -> Column | str:
     if not known.size:
         return "has no values"
     if known.min() == known.max():
-        return f"has one value, {series.dropna().iloc[0]}"
+        return f"has one value, {series[~np.isnan(values)].iloc[0]}"
     if name.startswith("Unnamed: ") and np.all(np.diff(values) > 0):
         return "has no name and only counts the rows"
     return Column(name, kind, float(np.median(known)))
@@ -358,7 +420,7 @@ def _category(name: str, series: Series) -> Column | str:
     if not different:
         return "has no values"
     if different == 1:
-        return f"has one value, {column.texts[int(np.argmax(counts))]}"
+        return f"has one value, {short(column.texts[int(np.argmax(counts))])}"
     if different > known / 2:
         return f"is text with {different} different values in {known} rows"
     least = max(2, min(10, known // 100))
@@ -433,7 +495,8 @@ def _are_classes(numbers: Sequence[float], rows: int) -> bool:
 def _class_names(texts: Sequence[str], numbers: Sequence[float] | None, name: str, rows: int) -> tuple[str, ...]:
     """Numbers in the order of their size, and once however they are written; other texts in that of the alphabet."""
     if numbers is not None:
-        classes = tuple(_text(number) for number in sorted(set(numbers)))
+        of_text = dict(zip(map(_class_name, texts), numbers, strict=True))
+        classes = tuple(sorted(of_text, key=lambda text: (of_text[text], text)))
     else:
         classes = tuple(sorted(texts))
     if len(classes) == 1:
@@ -446,12 +509,18 @@ def _class_names(texts: Sequence[str], numbers: Sequence[float] | None, name: st
     return classes
 
 
+def _class_name(text: str) -> str:
+    """Of a number the shortest text, unless float64 would take two whole numbers for one."""
+    number = _number(text)
+    return _text(number) if abs(number) < 1e15 else text
+
+
 def _class_numbers(column: _Values, classes: Sequence[str], name: str) -> Array:
     """Per row the number of its class, -1 for a missing value."""
     number_of = {text: i for i, text in enumerate(classes)}
     numbers = []
     for text in column.texts:
-        found = number_of.get(text, number_of.get(_text(_number(text))))
+        found = number_of.get(text, number_of.get(_class_name(text)))
         if found is None:
             shown = ", ".join(map(repr, classes[:10])) + (", ..." if len(classes) > 10 else "")
             raise ValueError(f"the target {name!r} has the class {text!r}, but the model knows {shown}.")
@@ -514,6 +583,16 @@ class Encoder:
         """
         require_columns(frame, [column.name for column in self.columns])
         return np.concatenate([column.encode(frame[column.name]) for column in self.columns], axis=1)
+
+    def strange(self, frame: Frame) -> list[str]:
+        """Names of the categorical columns of this table without any value that has a place: another spelling?"""
+        return [
+            column.name
+            for column in self.columns
+            if column.kind == "category"
+            and (texts := _Values.of(frame[column.name]).texts)
+            and not set(texts) & set(column.categories)
+        ]
 
     def target_of(self, frame: Frame) -> Target:
         """The target of another table, in the same classes.

@@ -1,6 +1,7 @@
 """Tables: kinds of columns, what stands in for missing values, features, targets, and what a model file keeps."""
 
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,9 @@ def repeated(*values, rows=40):
     [
         ("a,b\n1,x\n2,\n", {"a": ["1", "2"], "b": ["x", None]}),
         ("a;b\n1,5;x\n-2,25;1,234.5\n", {"a": ["1.5", "-2.25"], "b": ["x", "1,234.5"]}),
+        ("a;b\n1,5E+03;1,2e\n", {"a": ["1.5E+03"], "b": ["1,2e"]}),
+        ('a, "b,c", "d,c"\n1,2,3\n', {"a": ["1"], "b,c": ["2"], "d,c": ["3"]}),
+        ("\n \na;b\n1;2\n", {"a": ["1"], "b": ["2"]}),
         ("a\tb\n1\t2\n", {"a": ["1"], "b": ["2"]}),
         ("a|b\n1|2\n", {"a": ["1"], "b": ["2"]}),
         ('a, "b,c;d;e"\n1,"x,y"\n', {"a": ["1"], "b,c;d;e": ["x,y"]}),
@@ -67,6 +71,9 @@ def test_a_csv_file_is_read_as_texts(table, text, expected):
         ("\n\n", "is empty"),
         ("a,b\n", "has no rows"),
         ("a,b,a\n1,2,3\n", "more than one column 'a'"),
+        ("\n\na,b, a\n1,2,3\n", "more than one column 'a'"),
+        ("a;b\n1,234;2\n1,234,567;2\n", "column 'a' has the number '1,234,567', but in a file with semicolons"),
+        ("a;b\n1,234;2\n1,234.5;2\n", "column 'a' has the number '1,234.5', but in a file with semicolons"),
         ("a,b\n1,2,3\n", "more than the 2 values"),
         ("a,b\n1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
         ('a,b\n"1,2\n', "EOF inside string"),
@@ -104,6 +111,31 @@ def test_a_parquet_file(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(ValueError, match="not a Parquet file"):
         tables.read(tmp_path / "bad.parquet")
+
+
+def test_an_index_with_names_is_columns_of_a_parquet_file(tmp_path):
+    needed("pyarrow")
+    frame = pd.DataFrame({"a": [1, 2, 3], "b": [4.0, 5, 6], "c": [7, 8, 9]})
+    for index, names in ((["a"], ["a", "b", "c"]), (["c", "a"], ["c", "a", "b"])):
+        frame.set_index(index).to_parquet(tmp_path / "data.parquet")
+        read = tables.read(tmp_path / "data.parquet")
+        assert list(read.columns) == names
+        pd.testing.assert_frame_equal(read[["a", "b", "c"]], frame)
+    frame[frame["a"] > 1].to_parquet(tmp_path / "data.parquet")
+    assert list(tables.read(tmp_path / "data.parquet").columns) == ["a", "b", "c"]
+    frame.set_index("a", drop=False).to_parquet(tmp_path / "data.parquet")
+    with pytest.raises(ValueError, match="more than one column 'a'"):
+        tables.read(tmp_path / "data.parquet")
+
+
+@pytest.mark.parametrize("text", ["NA ", "?  ", " null\t", "nan", "#N/A ", ""])
+def test_missing_values_with_spaces_around(table, text):
+    frame = table(f"a,b\n1,2\n{text},3\n4,5\n")
+    column = column_of(frame, "a")
+    assert (column.kind, column.fill) == ("number", 2.5)
+    np.testing.assert_array_equal(column.encode(frame["a"])[:, 0], [1, 2.5, 4])
+    category = tables.Column("a", "category", 1.0, ("x", "y"))
+    np.testing.assert_array_equal(category.encode(pd.Series([text, "x"], dtype=object)), [[0, 1], [1, 0]])
 
 
 # ---- kinds of columns ----
@@ -234,6 +266,25 @@ def test_other_columns_and_their_order_do_not_matter_but_a_missing_one_does():
         encoder.encode(frame[["more"]])
 
 
+def test_columns_of_which_no_value_has_a_place_are_strange():
+    columns = (tables.Column("n", "number", 0.0), tables.Column("flag", "category", 0.0, ("false", "true")))
+    encoder = tables.Encoder(columns, "y", None)
+    for flags, names in (
+        (["True", None], ["flag"]),
+        (["True", "true"], []),
+        ([None, None], []),
+    ):
+        assert encoder.strange(pd.DataFrame({"n": ["1", "2"], "flag": flags}, dtype=object)) == names
+
+
+def test_long_texts_are_shown_on_one_short_line():
+    assert tables.short("two\nlines") == "two lines"
+    assert tables.short("x" * 40) == "x" * 40
+    assert tables.short("x" * 41) == "x" * 37 + "..."
+    shown = tables.Column("a", "category", 1.0, ("one", "two\n" + "x" * 1000)).describe()
+    assert shown == f"2 values (one, two {'x' * 33}...); missing: two {'x' * 33}..."
+
+
 # ---- targets ----
 
 
@@ -244,6 +295,8 @@ def test_other_columns_and_their_order_do_not_matter_but_a_missing_one_does():
         (["true", "false"], "auto", ("false", "true")),
         (["10", "9", "1"], "auto", ("1", "9", "10")),
         (["1.0", "0", "1"], "auto", ("0", "1")),
+        (["9007199254740993", "9007199254740992"], "auto", ("9007199254740992", "9007199254740993")),
+        (["1234567890123456789", "7.0", "7"], "auto", ("7", "1234567890123456789")),
         (["0.5", "1.5"], "auto", None),
         ([str(i) for i in range(31)], "auto", None),
         (["0.5", "1.5"], "classification", ("0.5", "1.5")),
@@ -258,9 +311,8 @@ def test_tasks(values, task, classes):
     if classes is None:
         np.testing.assert_array_equal(target.values, [float(value) for value in known])
     else:
-        assert [float(classes[i]) if classes[i][0].isdigit() else classes[i] for i in target.values] == [
-            float(value) if value[0].isdigit() else value for value in known
-        ]
+        exact = [Decimal(v) if v[0].isdigit() else v for v in known]
+        assert [Decimal(classes[i]) if classes[i][0].isdigit() else classes[i] for i in target.values] == exact
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Trained models and the data they are used on."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class Model:
         if path.endswith(".npz"):
             return arrays.read_features(path)
         frame = read_table(path)
-        return self.encoder.encode(frame) if self.encoder else self._plain(frame, path)
+        return self._encoded(frame) if self.encoder else self._plain(frame, path)
 
     def samples(self, path: str, target: str | None) -> tuple[Array, Array, int]:
         """Features and targets of the rows that have a target, and how many have none."""
@@ -63,13 +64,21 @@ class Model:
             if target not in (None, self.encoder.target):
                 raise InputError(f"--target: the model was trained on {self.encoder.target!r}, not {target!r}")
             found = self.encoder.target_of(frame)
-            x = self.encoder.encode(frame[found.known])
+            x = self._encoded(frame[found.known])
         else:
             if target is None:
                 raise InputError("--target is needed: the model does not name the column it predicts")
             found = tables.Encoder((), target, self.classes).target_of(frame)
             x = self._plain(frame[found.known].drop(columns=target), path)
         return x, found.values, int((~found.known).sum())
+
+    def _encoded(self, frame: Any) -> Array:
+        """The features of a table; a note on standard error names the columns of which nothing was understood."""
+        assert self.encoder is not None
+        x = self.encoder.encode(frame)
+        for name in self.encoder.strange(frame):
+            print(f"fastnn: note: the model knows none of the values of the column {name!r}.", file=sys.stderr)
+        return x
 
     def _plain(self, frame: Any, path: str) -> Array:
         """All columns of a table, as numbers without gaps."""

@@ -112,7 +112,7 @@ def task_of_table(path: str, target_name: str, kind: str, test_share: float, see
         + (f"; {left_out} row(s) without {target_name!r} left out" if left_out else ""),
         f"target {target_name!r}: " + describe_classes(target.classes),
         *describe_columns(columns),
-        *(f"not used: {name!r} {reason}" for name, reason in unused.items()),
+        *(f"not used: {tables.short(name)!r} {reason}" for name, reason in unused.items()),
     ]
     train, validation, test = ((x[part], y[part]) for part in (training, validating, tested))
     return Task(train, validation, test, target.classes, fn.Standardize(), statistics, dtype, encoder, "\n".join(lines))
@@ -149,10 +149,13 @@ def _is_fine(mean: float, scale: float) -> bool:
 def describe_classes(classes: Sequence[str] | None) -> str:
     if classes is None:
         return "regression"
-    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    shown = ", ".join(map(tables.short, classes[:10])) + (", ..." if len(classes) > 10 else "")
     return f"classification, {len(classes)} classes ({shown})"
 
 
 def describe_columns(columns: Sequence[tables.Column]) -> list[str]:
-    wide = max(len(column.name) for column in columns)
-    return [f"  {column.name:<{wide}}  {column.kind:<8}  {column.describe()}" for column in columns]
+    names = [tables.short(column.name) for column in columns]
+    wide = max(map(len, names))
+    return [
+        f"  {name:<{wide}}  {column.kind:<8}  {column.describe()}" for name, column in zip(names, columns, strict=True)
+    ]
