@@ -543,6 +543,7 @@ def test_tables_that_cannot_be_used(content, sentence, folder, capsys):
         (["train", "data.csv"], "--target is needed"),
         (["train", "digits", "--target", "y"], "--target names a column of a table"),
         (["train", "data.csv", "--target", "label", "--test-share", "1"], "--test-share"),
+        (["train", "data.csv", "--target", "label", "--out", "folder.safetensors"], "--out: cannot write folder.safe"),
         (["train", ".", "--target", "y"], "cannot read .: Is a directory"),
         (["train", "missing.parquet", "--target", "y"], "cannot read missing.parquet: No such file"),
         (["predict", "missing.safetensors", "data.csv"], "cannot read missing.safetensors: No such file"),
@@ -556,6 +557,7 @@ def test_tables_that_cannot_be_used(content, sentence, folder, capsys):
 )
 def test_wrong_usage_of_tables(arguments, sentence, folder, capsys):
     write_table(folder / "data.csv", rows_of_a_table())
+    (folder / "folder.safetensors").mkdir()
     net = fn.Sequential([fn.Dense(2)], 3)
     net.save("plain.safetensors")
     net._attachments = _strings.pack("feature_names", ["a"]) | _strings.pack("preprocess.kinds", [])
@@ -583,6 +585,38 @@ def test_numbers_that_differ_by_less_than_float32_can_hold(train_table, folder, 
     table["size"] = [f"{10**30 + 10**29 * (i % 7)}" for i in range(ROWS)]
     assert train_table(table) == 0
     assert "float64" in capsys.readouterr().out
+
+
+def test_a_column_in_another_spelling_is_noted(train_table, folder, capsys):
+    table = rows_of_a_table()
+    assert train_table(table, "--quiet") == 0
+    table["flag"] = [v.title() for v in table["flag"]]
+    write_table(folder / "data.csv", table)
+    for command in ("predict", "evaluate", "diagnose"):
+        capsys.readouterr()
+        assert cli.main([command, "data.safetensors", "data.csv"]) == 0
+        assert capsys.readouterr().err == "fastnn: note: the model knows none of the values of the column 'flag'.\n"
+
+
+def test_long_names_and_values_keep_the_lines_short(train_table, capsys):
+    table = rows_of_a_table()
+    table["name " * 100] = table.pop("size")
+    table["city"] = [v and v + "x" * 500 for v in table["city"]]
+    table["one"] = ["y" * 500] * ROWS
+    assert train_table(table) == 0
+    assert cli.main(["inspect", "data.safetensors"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 300
+
+
+def test_an_export_says_what_is_left_to_the_caller(train_table, capsys):
+    assert train_table(rows_of_a_table(), "--quiet") == 0
+    capsys.readouterr()
+    assert cli.main(["export", "data.safetensors", "--to", "c", "--name", "net"]) == 0
+    output = capsys.readouterr().out
+    assert "city=Graz, city=Linz, Nord, city=Wien" in output
+    assert "left to the caller" in output
+    assert re.search(r"^  size +number    missing: -?\d", output, re.MULTILINE)
+    assert "classes, in this order: high, low" in output
 
 
 def test_inspect_shows_everything(train_table, capsys):
@@ -650,6 +684,31 @@ def test_ctrl_c_leaves_a_usable_model(folder, capsys):
     assert captured.err == "fastnn: error: interrupted\n"
     assert "model saved in data.safetensors" in captured.out
     assert cli.main(["evaluate", "data.safetensors", "data.csv"]) == 0
+
+
+@pytest.mark.parametrize("moment", ["before the fit", "while it is scored", "while it is saved"])
+def test_ctrl_c_around_the_fit_leaves_a_model_too(moment, folder, monkeypatch, capsys):
+    def raising(function):
+        def raise_and_call(*arguments, **options):
+            signal.raise_signal(signal.SIGINT)
+            return function(*arguments, **options)
+
+        return raise_and_call
+
+    owner, name = {
+        "before the fit": (fn.Trainer, "fit"),
+        "while it is scored": (cli.train, "score"),
+        "while it is saved": (fn.Sequential, "save"),
+    }[moment]
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(owner, name, raising(getattr(owner, name)))
+    write_table(folder / "data.csv", rows_of_a_table())
+    assert cli.main(["train", "data.csv", "--target", "label", "--epochs", "3", "--hidden", "8"]) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    captured = capsys.readouterr()
+    assert captured.err == "fastnn: error: interrupted\n"
+    assert ("val_loss" in captured.out) == (moment != "before the fit")
+    assert tables.Encoder.of(fn.load("data.safetensors")).target == "label"
 
 
 def test_predictions_that_nobody_reads(train_table, folder):

@@ -3,7 +3,10 @@
 import argparse
 from pathlib import Path
 
+from fastnn.tables import short
+
 from . import models
+from .task import describe_columns
 
 __all__ = ["add_options", "run"]
 
@@ -25,4 +28,8 @@ def run(options: argparse.Namespace) -> None:
     written = to_c(model.net, path, options.name) if options.to == "c" else (to_onnx(model.net, path),)
     print("written: " + ", ".join(map(str, written)))
     if model.encoder is not None:
-        print("its inputs are encoded columns, in this order: " + ", ".join(model.encoder.features))
+        print("its inputs are encoded columns, in this order: " + ", ".join(map(short, model.encoder.features)))
+        print("left to the caller: to encode them, and what stands for a missing value (docs/model-file.md)")
+        print("\n".join(describe_columns(model.encoder.columns)))
+    if model.classes is not None and model.net.output_size > 1:
+        print("its outputs are the classes, in this order: " + ", ".join(map(short, model.classes)))

@@ -90,15 +90,16 @@ def run(options: argparse.Namespace) -> None:
     net = _network(task, options)
     if not options.quiet:
         _describe(task, net, options)
-    history, interrupted = _fit(net, task, options)
-    print("test " + score(net, *task.test, _loss(task)) if len(task.test[0]) else "no test samples")
-    if task.encoder is not None:
-        task.encoder.attach(net)
-    elif task.classes is not None:
-        tables.set_class_names(net, task.classes)
-    net.save(model)
-    print(f"model saved in {model}")
-    if interrupted:
+    with _first_interrupt() as interrupt:
+        history = _fit(net, task, options, interrupt)
+        print("test " + score(net, *task.test, _loss(task)) if len(task.test[0]) else "no test samples")
+        if task.encoder is not None:
+            task.encoder.attach(net)
+        elif task.classes is not None:
+            tables.set_class_names(net, task.classes)
+        net.save(model)
+        print(f"model saved in {model}")
+    if interrupt.came:
         raise KeyboardInterrupt
     _save_curves(history, model.with_name(f"{model.stem}-curves.png"))
 
@@ -109,14 +110,16 @@ def run(options: argparse.Namespace) -> None:
 def _place_of_model(options: argparse.Namespace) -> Path:
     """The model's file; its folder is made and tried, because after hours of training is too late."""
     out: Path = options.out
-    is_file = out.suffix == ".safetensors"
-    folder = out.parent if is_file else out
+    model = out if out.suffix == ".safetensors" else out / f"{Path(options.data).stem}.safetensors"
+    folder = model.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"--out: cannot write into {folder}: {error.strerror or error}") from error
-    return out if is_file else out / f"{Path(options.data).stem}.safetensors"
+    if model.is_dir():
+        raise InputError(f"--out: cannot write {model}: it is a folder")
+    return model
 
 
 def _task(options: argparse.Namespace) -> Task:
@@ -183,8 +186,23 @@ def _describe(task: Task, net: fn.Sequential, options: argparse.Namespace) -> No
 # ---- training ----
 
 
-def _fit(net: fn.Sequential, task: Task, options: argparse.Namespace) -> tuple[fn.History, bool]:
-    """Train; the targets of a regression are standardised meanwhile. Whether Ctrl-C ended it."""
+class _Interrupt(fn.Callback):
+    """Ctrl-C ends the fit as early stopping would, also one that is only about to begin."""
+
+    came = False
+
+    def on_fit_begin(self) -> None:
+        if self.came:
+            self.trainer.request_stop("interrupted")
+
+    def __call__(self) -> None:
+        self.came = True
+        if hasattr(self, "trainer"):
+            self.trainer.request_stop("interrupted")
+
+
+def _fit(net: fn.Sequential, task: Task, options: argparse.Namespace, interrupt: _Interrupt) -> fn.History:
+    """Train; the targets of a regression are standardised meanwhile."""
     classes = task.classes is not None
     trainer = fn.Trainer(
         net,
@@ -202,18 +220,17 @@ def _fit(net: fn.Sequential, task: Task, options: argparse.Namespace) -> tuple[f
         mean, scale = y.mean(axis=0, dtype=np.float64), y.std(axis=0, dtype=np.float64)
         scale[scale == 0] = 1
         y, y_validation = (y - mean) / scale, (y_validation - mean) / scale
-    with _stopped_by_interrupt(trainer) as interrupts:
-        history = trainer.fit(
-            x,
-            y,
-            epochs=options.epochs,
-            validation_data=(x_validation, y_validation),
-            verbose=0 if options.quiet else 1,
-            callbacks=[fn.EarlyStopping(patience=options.patience, restore_best=True)],
-        )
+    history = trainer.fit(
+        x,
+        y,
+        epochs=options.epochs,
+        validation_data=(x_validation, y_validation),
+        verbose=0 if options.quiet else 1,
+        callbacks=[fn.EarlyStopping(patience=options.patience, restore_best=True), interrupt],
+    )
     if not classes:
         _predict_in_units(net, mean, scale)
-    return history, bool(interrupts)
+    return history
 
 
 def _predict_in_units(net: fn.Sequential, mean: Any, scale: Any) -> None:
@@ -225,22 +242,23 @@ def _predict_in_units(net: fn.Sequential, mean: Any, scale: Any) -> None:
 
 
 @contextmanager
-def _stopped_by_interrupt(trainer: fn.Trainer) -> Iterator[list[int]]:
-    """Within, the first Ctrl-C ends the fit as early stopping would, and is listed; a second one ends the program."""
-    interrupts: list[int] = []
+def _first_interrupt() -> Iterator[_Interrupt]:
+    """Within, the first Ctrl-C only ends the fit: what follows it, to the saved model, is done. A second one ends the
+    program.
+    """
+    interrupt = _Interrupt()
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
-        yield interrupts
+        yield interrupt
         return
 
     def stop(number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, before)
-        interrupts.append(number)
-        trainer.request_stop("interrupted")
+        interrupt()
 
     signal.signal(signal.SIGINT, stop)
     try:
-        yield interrupts
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, before)
 
