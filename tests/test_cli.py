@@ -13,6 +13,7 @@ from optional import needed
 
 import fastnn as fn
 from fastnn import _strings, cli, tables
+from fastnn.cli import task
 from fastnn.datasets import load_digits
 
 
@@ -471,6 +472,37 @@ def test_every_class_is_trained_and_has_its_share_of_the_test(train_table, capsy
     assert "no test samples" in output
 
 
+def test_a_test_share_that_leaves_nothing_to_validate(train_table, capsys):
+    table = {name: column[:10] for name, column in rows_of_a_table().items()}
+    assert train_table(table, "--test-share", "0.9", target="price") == 2
+    assert "--test-share 0.9 leaves 1 of 10 rows to train and to validate with" in sentence_of(capsys)
+
+
+def test_no_class_is_drawn_whole():
+    target = tables.Target("y", ("a", "b"), np.array([0] * 5 + [1]), np.ones(6, bool))
+    for seed in range(20):
+        drawn = task._draw(target, np.arange(6), 0.5, np.random.default_rng(seed))
+        assert set(target.values[np.setdiff1d(np.arange(6), drawn)]) == {0, 1}
+
+
+def test_statistics_are_those_of_the_rows_that_train(folder):
+    write_table(folder / "data.csv", rows_of_a_table())
+    made = task.task_of_table("data.csv", "price", "regression", 0.2, 0)
+    mean, scale = made.statistics
+    size = made.train[0][:, 0]
+    assert (mean[0], scale[0]) == pytest.approx((size.mean(), size.std()), rel=1e-12)
+    assert size.mean() != pytest.approx(np.concatenate([size, made.test[0][:, 0]]).mean(), rel=1e-6)
+
+
+def test_mean_and_scale_of_targets_go_into_the_last_layer():
+    net = fn.Sequential([fn.Dense(3, "relu"), fn.Dense(2)], 2, dtype="float64", seed=0)
+    net.parameters()["1.bias"][...] = 2, -1
+    x, mean, scale = np.eye(2), np.array([30.0, 5]), np.array([4.0, 0.5])
+    expected = net.predict(x) * scale + mean
+    cli.train._predict_in_units(net, mean, scale)
+    np.testing.assert_allclose(net.predict(x), expected, rtol=1e-14)
+
+
 def test_columns_and_categories_that_come_later(train_table, folder, capsys):
     table = rows_of_a_table()
     assert train_table(table, "--quiet") == 0
@@ -524,6 +556,7 @@ def test_columns_and_categories_that_come_later(train_table, folder, capsys):
         (b"a,y\n" + b"1,u\n1,v\n" * 9, "no column can be used as a feature: 'a' has one value, 1"),
         (b"y\n" + b"u\nv\n" * 9, "no column can be used as a feature: there is none"),
         (b"a,y\n" + b"1,u\ninf,v\n" * 9, "column 'a', row 2: 'inf' is not a finite number"),
+        (b"a,y\n" + b"1,u\n2,v\n" * 2, "has 4 row(s) with a 'y'; at least 10 are needed"),
         (b"a,a,y\n1,2,3\n", "more than one column 'a'"),
         (b"a,y\n\xfc,1\n", "is not UTF-8 text"),
         (b"a,y\n1,2,3\n", "the first row has more"),

@@ -225,6 +225,20 @@ def test_rare_categories_have_no_place_and_the_most_frequent_are_kept():
     assert "c79" in column.categories
 
 
+def test_the_least_rows_of_a_category_and_the_most_different_texts():
+    column = column_of(pd.DataFrame({"a": ["a"] * 491 + ["five"] * 5 + ["four"] * 4}, dtype=object), "a")
+    assert column.categories == ("a", "five")
+    for different, used in ((20, True), (21, False)):
+        values = [f"c{i % different:02}" for i in range(40)]
+        columns, unused = tables.find_columns(pd.DataFrame({"a": values, "b": repeated("1", "2")}, dtype=object))
+        assert ("a" in [column.name for column in columns]) == used == ("a" not in unused)
+
+
+def test_a_column_without_name_that_does_not_count_is_used():
+    frame = pd.DataFrame({"Unnamed: 0": repeated("3", "1", "2"), "counts": [str(i) for i in range(40)]}, dtype=object)
+    assert [column.name for column in tables.find_columns(frame)[0]] == ["Unnamed: 0", "counts"]
+
+
 # ---- features ----
 
 
@@ -313,6 +327,12 @@ def test_tasks(values, task, classes):
     else:
         exact = [Decimal(v) if v[0].isdigit() else v for v in known]
         assert [Decimal(classes[i]) if classes[i][0].isdigit() else classes[i] for i in target.values] == exact
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(50, 10), (49, None), (45, None)])
+def test_whole_numbers_are_classes_if_each_has_five_rows_on_average(rows, classes):
+    found = tables.Target.find(pd.DataFrame({"y": [str(i % 10) for i in range(rows)]}), "y").classes
+    assert (found and len(found)) == classes
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,9 @@ def task_of_table(path: str, target_name: str, kind: str, test_share: float, see
     rest = np.setdiff1d(np.arange(rows), tested)
     validating = _draw(target, rest, VALIDATION_SHARE, random)
     training = np.setdiff1d(rest, validating)
+    if not len(validating):
+        left = f"--test-share {test_share:g} leaves {len(rest)} of {rows} rows"
+        raise InputError(f"{left} to train and to validate with, too few: give a smaller share")
 
     columns, unused = tables.find_columns(features, rest)
     encoder = tables.Encoder(columns, target.name, target.classes)
