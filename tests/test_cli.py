@@ -478,11 +478,23 @@ def test_a_test_share_that_leaves_nothing_to_validate(train_table, capsys):
     assert "--test-share 0.9 leaves 1 of 10 rows to train and to validate with" in sentence_of(capsys)
 
 
-def test_no_class_is_drawn_whole():
-    target = tables.Target("y", ("a", "b"), np.array([0] * 5 + [1]), np.ones(6, bool))
+@pytest.mark.parametrize("others", [5, 6])
+def test_no_class_is_drawn_whole(others):
+    target = tables.Target("y", ("a", "b"), np.array([0] * others + [1]), np.ones(others + 1, bool))
+    rows = np.arange(others + 1)
     for seed in range(20):
-        drawn = task._draw(target, np.arange(6), 0.5, np.random.default_rng(seed))
-        assert set(target.values[np.setdiff1d(np.arange(6), drawn)]) == {0, 1}
+        drawn = task._draw(target, rows, 0.5, np.random.default_rng(seed))
+        assert set(target.values[np.setdiff1d(rows, drawn)]) == {0, 1}
+
+
+def test_the_weights_of_the_best_epoch_are_saved(train_table, capsys):
+    options = ("--epochs", "40", "--patience", "40", "--learning-rate", "0.1", "--batch-size", "8")
+    assert train_table(rows_of_a_table(), *options, target="price") == 0
+    losses = [float(text) for text in re.findall(r"val_loss:? ([-+.\de]+)", capsys.readouterr().out)]
+    made = task.task_of_table("data.csv", "price", "auto", 0.2, 0)
+    mse = fn.load("data.safetensors").evaluate(*made.validation, loss="mse", metrics=())["loss"]
+    assert losses[-1] > 1.1 * min(losses)
+    assert mse / made.train[1].var() == pytest.approx(min(losses), rel=1e-2)
 
 
 def test_statistics_are_those_of_the_rows_that_train(folder):
