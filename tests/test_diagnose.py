@@ -6,6 +6,7 @@ import reference
 from test_gradients import ACTIVATIONS, central_differences, make_batch, make_net, training_loss
 
 import fastnn as fn
+from fastnn import data
 from fastnn.datasets import load_digits
 from fastnn.diagnose import RATIO, derivative
 
@@ -216,13 +217,33 @@ def test_units_that_differ_behind_them_are_not_symmetric():
     assert found.layers[1].identical == 0
 
 
+def test_batchnorm_normalises_by_the_batch_whatever_it_keeps_for_later():
+    x, y = samples()
+    nets = [
+        fn.Sequential([fn.Dense(6), fn.BatchNorm(unbiased=unbiased), fn.Dense(3)], input_size=INPUTS, seed=0)
+        for unbiased in (False, True)
+    ]
+    biased, unbiased = [fn.diagnose(net, x[:5], y[:5]).layers[1].std for net in nets]
+    assert biased == unbiased
+    assert abs(biased - 1) < 1e-3
+
+
+def test_statistics_are_those_of_all_rows_though_few_are_measured():
+    x, y = samples()
+    x = x + np.linspace(-3, 3, len(x))[:, np.newaxis] ** 3
+    net = fn.Sequential([fn.Standardize(), fn.Dense(3)], input_size=INPUTS, seed=0)
+    few = fn.diagnose(net, x, y, max_rows=2).layers[0]
+    rows = data.spread(len(x), 2)
+    np.testing.assert_allclose(few.std, ((x - x.mean(axis=0)) / x.std(axis=0))[rows].std(), rtol=1e-4)
+
+
 def test_doubles_are_found_one_by_one():
     x, y = samples()
     net = fn.Sequential([fn.Dense(6, "tanh"), fn.Dense(3)], input_size=INPUTS, seed=0)
     first, last = net.parameters()["0.weight"], net.parameters()["1.weight"]
     first[:, 4], last[4] = first[:, 1], last[1]
     assert fn.diagnose(net, x, y).layers[0].identical == 2 / 6
-    first[7, 1], first[7, 4] = 0.0, -0.0
+    first[:, 1], first[:, 4] = 0.0, -0.0
     assert fn.diagnose(net, x, y).layers[0].identical == 2 / 6
     last[4, 0] += 0.5
     assert fn.diagnose(net, x, y).layers[0].identical == 0

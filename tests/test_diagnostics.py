@@ -159,6 +159,24 @@ def test_resumed_fits_may_have_it_or_not(tmp_path):
     assert (first.history["epoch"], second.history["epoch"]) == ([0.0, 1.0], [2.0, 3.0])
 
 
+def test_epochs_without_a_step_have_no_norm(tmp_path):
+    x, y = samples("float32")
+    weights = np.ones(ROWS)
+    weights[60:] = 0  # the last of three batches is skipped
+    settings = {"epochs": 1, "verbose": 0, "shuffle": False, "sample_weight": weights}
+    fn.Trainer(make_net("float32"), batch_size=30).fit(
+        x, y, callbacks=[fn.Checkpoint(tmp_path, every_steps=2, keep_last=9)], **settings
+    )
+    diagnostics = fn.Diagnostics()
+    resumed = fn.Trainer(make_net("float32"), batch_size=30)
+    resumed.resume(tmp_path / "step-000000000002.safetensors")
+    resumed.fit(x, y, callbacks=[diagnostics], **settings)
+    assert diagnostics.history["epoch"] == [0.0]
+    assert np.isnan(diagnostics.history["clip_rate"]).all()
+    assert np.isnan(diagnostics.history["gradient_norm.0.weight"]).all()
+    assert np.isfinite(diagnostics.history["dead.2"]).all()
+
+
 @pytest.mark.filterwarnings("ignore:Training interrupted")
 @pytest.mark.parametrize("error", [None, fn.DivergenceError, KeyboardInterrupt, ZeroDivisionError])
 def test_measuring_ends_with_the_fit(error):

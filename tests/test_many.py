@@ -113,6 +113,12 @@ def test_weights_of_samples_and_classes(weights):
     assert_as_alone(together, alone)
 
 
+def test_targets_that_do_not_suit_one_loss_are_an_error():
+    with pytest.raises(ValueError, match="poisson") as caught:
+        fn.fit_many([trainer(loss="mse"), trainer(loss="poisson")], X, Y, verbose=0)
+    assert caught.value.__notes__ == ["This is of trainers[1] in fit_many."]
+
+
 def test_data_are_checked_once_for_nets_that_see_them_alike(monkeypatch):
     seen = []
     features = data.features
@@ -286,6 +292,26 @@ def test_an_error_in_a_callback_stops_the_others():
     assert waiting._step == 0
     for one in nets:
         assert one.fit(X, Y, epochs=1, verbose=0).epochs == 1
+
+
+@pytest.mark.filterwarnings("ignore:Training interrupted")
+def test_ctrl_c_counts_before_an_earlier_error():
+    nets, started = forever(2)
+
+    def fail(epoch, logs):
+        started.wait()
+        raise OSError("disk full")
+
+    class Interrupted(fn.Callback):
+        def on_epoch_end(self, epoch, logs):
+            if epoch == 0:
+                started.wait()
+
+        def on_fit_end(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fn.fit_many(nets, X, Y, epochs=10**6, verbose=0, callbacks=[[Interrupted()], [fail]], n_threads=2)
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])

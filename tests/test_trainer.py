@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -644,6 +645,14 @@ def test_ctrl_c_after_the_last_epoch_says_so():
     message = "Training interrupted by user: all 2 epochs finished; the net is usable."
     with pytest.warns(UserWarning, match=message), pytest.raises(KeyboardInterrupt):
         trainer.fit(X, LABELS, epochs=2, verbose=0, callbacks=[Interrupted()])
+
+
+def test_the_data_are_let_go_of_after_a_fit():
+    trainer, x = fn.Trainer(build(), batch_size=8), X.copy()
+    trainer.fit(x, LABELS, epochs=1, verbose=0)
+    kept = weakref.ref(x)
+    del x
+    assert kept() is None
 
 
 def test_one_net_is_trained_by_one_thread():
