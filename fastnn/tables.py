@@ -39,10 +39,12 @@ MOST_CATEGORIES = 50  # of a column, the most frequent ones
 MOST_CLASSES = 1000
 MOST_WHOLE_CLASSES = 30  # more different whole numbers than this are a quantity
 LARGEST_NUMBER = 1e100  # its square is a float too
+# An empty cell, "?", and what pandas takes for missing.
 MISSING = frozenset(
-    (
+    {
         "",
         "?",
+        "#N/A N/A",
         "NA",
         "N/A",
         "n/a",
@@ -55,11 +57,13 @@ MISSING = frozenset(
         "null",
         "None",
         "#N/A",
-        "#N/A N/A",
         "#NA",
-    )
-    + ("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
-)  # "?", and what pandas takes for missing
+        "1.#IND",
+        "-1.#IND",
+        "1.#QNAN",
+        "-1.#QNAN",
+    }
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")

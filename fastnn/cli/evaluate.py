@@ -3,18 +3,14 @@
 import argparse
 
 from . import models
+from .options import add_model, add_samples
 
 __all__ = ["add_options", "run"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a model file, as train and Sequential.save write it")
-    parser.add_argument(
-        "data", help="a table with features and target; an .npz file with x_test and y_test, or x and y; or 'digits'"
-    )
-    parser.add_argument(
-        "--target", metavar="COLUMN", help="the column to predict; None: the one that the model was trained for"
-    )
+    add_model(parser)
+    add_samples(parser)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from fastnn.tables import short
 
 from . import models
+from .options import add_model
 from .task import describe_columns
 
 __all__ = ["add_options", "run"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a model file, as train and Sequential.save write it")
+    add_model(parser)
     parser.add_argument("--to", choices=("c", "onnx"), required=True, help="C99 source and header, or an ONNX graph")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the file; None: named like the model, in the present folder"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import fastnn as fn
 
 from . import models
+from .options import add_model
 from .task import describe_classes, describe_columns
 
 __all__ = ["add_options", "run"]
@@ -18,7 +19,7 @@ BINS = 24
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a model file, as train and Sequential.save write it")
+    add_model(parser)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,10 +1,22 @@
-"""What the commands' parsers share: types of arguments, and errors as one sentence."""
+"""What the commands' parsers share: arguments and their types, and errors as one sentence."""
 
 import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-__all__ = ["InputError", "Parser", "count", "not_negative", "positive", "probability", "seed", "share", "widths"]
+__all__ = [
+    "InputError",
+    "Parser",
+    "add_model",
+    "add_samples",
+    "count",
+    "not_negative",
+    "positive",
+    "probability",
+    "seed",
+    "share",
+    "widths",
+]
 
 
 class InputError(Exception):
@@ -43,3 +55,17 @@ seed = number(int, lambda n: 0 <= n < 2**64, "a whole number from 0 to 2^64 - 1"
 
 def widths(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a model file, as train and Sequential.save write it")
+
+
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    """Data with targets."""
+    parser.add_argument(
+        "data", help="a table with features and target; an .npz file with x_test and y_test, or x and y; or 'digits'"
+    )
+    parser.add_argument(
+        "--target", metavar="COLUMN", help="the column to predict; None: the one that the model was trained for"
+    )

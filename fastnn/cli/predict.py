@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from . import models
-from .options import count
+from .options import add_model, count
 
 __all__ = ["add_options", "run"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a model file, as train and Sequential.save write it")
+    add_model(parser)
     parser.add_argument(
         "data",
         help="a table with the columns that the model was trained on (others do not matter); an .npz file with x_test "

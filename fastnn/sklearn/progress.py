@@ -58,6 +58,8 @@ class Watch(Callback):
         In front of what is printed.
     """
 
+    trainer: Trainer
+
     def __init__(
         self,
         estimator: Any,
@@ -91,7 +93,6 @@ class Watch(Callback):
             self._end_or_slow_down()
 
     def on_fit_end(self) -> None:
-        assert isinstance(self.trainer, Trainer)
         self._progress.passes = self.trainer.net._engine.passes
         if self._stops_early:
             for name, view in self.trainer.net.parameters().items():
@@ -143,7 +144,6 @@ class Watch(Callback):
         """From the next epoch on. In scikit-learn momentum is a sum of steps, here of gradients: steps already summed
         keep their length.
         """
-        assert isinstance(self.trainer, Trainer)
         engine = self.trainer.net._engine
         for index, (_, _, trainable, _) in enumerate(engine.tensors()):
             for moment in engine.moments(index)[:1] if trainable else ():
