@@ -52,8 +52,9 @@ build: $(VENV)/.installed
 test: build ## Run the fast tests
 	$(BIN)/python -m pytest -m 'not long'
 
+# TEST_ARGS: further arguments of pytest.
 test-long: build ## Run the long tests
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long $(TEST_ARGS)
 
 test-isa: build ## Run the fast tests on every instruction set of this machine
 	@for isa in $$($(BIN)/python -c 'from fastnn import _core; print(*_core.available_isas())'); do \
